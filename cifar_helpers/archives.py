@@ -73,8 +73,8 @@ def _reader(path: Path) -> Callable[[Path], Arrays]:
                 return lambda _: _from_binary(*_folder_members(folder, ".bin"), "binary folder")
             if (folder / TEST_BATCH).is_file():
                 return lambda _: _from_pickles(*_folder_members(folder, ""), "Python folder")
-        raise DataError(f"{path} holds no CIFAR-10: name the official archive, its extracted folder "
-                        "(with test_batch.bin or test_batch), an .npz, or a folder with train/ and test/ image folders.")
+        raise DataError(f"{path} holds no CIFAR-10: name the official archive, its extracted folder (with "
+                        "test_batch.bin or test_batch), an .npz, or a folder with train/ and test/ image folders.")
     with path.open("rb") as file:
         start = file.read(4)
     if start[:2] == b"\x1f\x8b":

@@ -155,19 +155,18 @@ def _stand_in() -> Data:
     print("Drawing the stand-in's 60,000 pictures; later calls read them from the cache.")
     drawn = standin.generate(archives.TRAIN_PER_CLASS, archives.TEST_PER_CLASS)
     arrays = archives.Arrays(*drawn, f"generated shapes, version {standin.VERSION}")
-    return _split_and_keep(arrays, cached, standin.CLASS_NAMES)
+    return _split_and_keep(arrays, cached, is_standin=True)
 
 
 # --- splitting and the cache ---
 
 
-def _split_and_keep(arrays: archives.Arrays, cached: str, class_names=archives.CLASS_NAMES) -> Data:
+def _split_and_keep(arrays: archives.Arrays, cached: str, is_standin: bool = False) -> Data:
     from sklearn.model_selection import train_test_split  # slow to import, and a warm load does not need it
 
     labels = arrays.train_labels
     train, validation = train_test_split(np.arange(len(labels)), test_size=VALIDATION_SHARE, stratify=labels,
                                          random_state=SPLIT_SEED)
-    is_standin = class_names is not archives.CLASS_NAMES
     digest = hashlib.sha256()
     for part in arrays[:4]:
         digest.update(np.ascontiguousarray(part).data)
@@ -175,7 +174,7 @@ def _split_and_keep(arrays: archives.Arrays, cached: str, class_names=archives.C
         Split(arrays.train_images[train], labels[train]),
         Split(arrays.train_images[validation], labels[validation]),
         Split(arrays.test_images, arrays.test_labels),
-        tuple(class_names),
+        standin.CLASS_NAMES if is_standin else archives.CLASS_NAMES,
         Source("generated stand-in" if is_standin else "CIFAR-10", arrays.description,
                f"standin-{standin.VERSION}" if is_standin else digest.hexdigest()[:16], is_standin),
     )

@@ -1,8 +1,6 @@
 """One call that opens every lesson: supported versions, seed, quiet start, budget."""
 
-import os
 import sys
-from contextlib import contextmanager
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -11,6 +9,7 @@ from packaging.specifiers import SpecifierSet
 
 from cifar_helpers.budgets import get_budget
 from cifar_helpers.errors import CourseError
+from cifar_helpers.machine import describe, prefer_bfloat16
 
 SEED = 2026
 
@@ -40,43 +39,6 @@ def version_faults() -> list[str]:
     return faults
 
 
-@contextmanager
-def _silenced_stderr():
-    """Drop what native code writes to the error stream, which no Python setting reaches."""
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
-
-
-def machine() -> dict:
-    """Cores, GPUs and the versions that a result depends on, as plain JSON values."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _silenced_stderr():
-        import tensorflow as tf
-
-        gpus = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-                for gpu in tf.config.list_physical_devices("GPU")]
-    import keras
-    import numpy as np
-
-    affinity = getattr(os, "sched_getaffinity", None)
-    return {
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "gpus": gpus,
-        "system": f"{sys.platform} {os.uname().machine if hasattr(os, 'uname') else 'AMD64'}",
-        "versions": {
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__,
-        },
-    }
-
-
 def start_lesson(lesson: str, seed: int = SEED) -> SimpleNamespace:
     """Check the versions, seed every generator, and return the lesson's budget.
 
@@ -89,17 +51,18 @@ def start_lesson(lesson: str, seed: int = SEED) -> SimpleNamespace:
         raise CourseError(" ".join(faults))
     budget = get_budget(lesson)
     budget.seed = seed
-    here = machine()
+    here = describe()
     import keras
 
     if keras.backend.backend() != "tensorflow":
         raise CourseError(f"Keras runs on {keras.backend.backend()} here, and this course needs TensorFlow: "
                           "set KERAS_BACKEND=tensorflow and restart the kernel.")
     keras.utils.set_random_seed(seed)
+    precision = prefer_bfloat16()
     versions = here["versions"]
     device = ", ".join(here["gpus"]) or "no GPU"
     print(f"Python {versions['python']}, TensorFlow {versions['tensorflow']}, Keras {versions['keras']}, "
-          f"{here['cores']} CPU cores, {device}")
+          f"{here['cores']} CPU cores, {device}, {precision}")
     numbers = ", ".join(f"{key.replace('_', ' ')} {'all' if value is None else format(value, ',')}"
                         for key, value in vars(budget).items() if key not in ("lesson", "name", "seed"))
     print(f"Budget {budget.name}: {numbers}, seed {seed}")

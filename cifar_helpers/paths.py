@@ -41,7 +41,7 @@ def whole_file(path: Path):
         except BaseException:
             file.close()
             with suppress(OSError):
-                os.unlink(file.name)
+                Path(file.name).unlink()
             raise
-    os.chmod(file.name, 0o644)  # temporary files are private; a classroom's cache is shared
-    os.replace(file.name, path)
+    Path(file.name).chmod(0o644)  # temporary files are private; a classroom's cache is shared
+    Path(file.name).replace(path)

@@ -1,0 +1,95 @@
+"""The course's figures. Each returns its matplotlib Figure; titles say when a result is not on CIFAR-10."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import confusion_matrix
+
+from cifar_helpers.evaluation import probabilities
+from cifar_helpers.marks import marked
+
+PALETTE = sns.color_palette("colorblind")
+
+
+def image_grid(images: np.ndarray, titles, title: str, columns: int = 5) -> plt.Figure:
+    """Pictures (n, 32, 32, 3), uint8 or floats from 0 to 1, each with its own title, in rows of `columns`."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.7 * columns, 1.85 * rows + 0.5), squeeze=False,
+                                layout="constrained")
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, text in zip(axes.flat, images, titles, strict=False):
+        axis.imshow(image)
+        axis.set_title(text, fontsize=9)
+    figure.suptitle(marked(title))
+    return figure
+
+
+def compare_histories(histories: dict[str, dict], title: str) -> plt.Figure:
+    """Loss and accuracy an epoch, training dashed and validation solid, a colour a run."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
+        for colour, (name, history) in zip(PALETTE, histories.items(), strict=False):
+            epochs = range(1, len(history[measure]) + 1)
+            axis.plot(epochs, history[measure], "--", color=colour, marker=".", label=f"{name}, training")
+            if f"val_{measure}" in history:
+                axis.plot(epochs, history[f"val_{measure}"], color=colour, marker="o", markersize=4,
+                          label=f"{name}, validation")
+        axis.set(xlabel="epoch", ylabel=measure)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.suptitle(marked(title))
+    return figure
+
+
+def prediction(image: np.ndarray, logits: np.ndarray, label: int, class_names, title: str) -> plt.Figure:
+    """One picture beside a bar chart of the model's probabilities; the true class is drawn in another colour."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), width_ratios=(1, 2), layout="constrained")
+    left.imshow(image)
+    left.axis("off")
+    left.set_title(f"true class: {class_names[label]}", fontsize=10)
+    colours = [PALETTE[2] if number == label else PALETTE[0] for number in range(len(class_names))]
+    right.barh(list(class_names), probabilities(logits), color=colours)
+    right.invert_yaxis()
+    right.set(xlim=(0, 1), xlabel="probability")
+    figure.suptitle(marked(title))
+    return figure
+
+
+def confusion_matrices(predictions: dict[str, np.ndarray], labels: np.ndarray, class_names, title: str) -> plt.Figure:
+    """A matrix a model: of each true class (row), the share that was taken for each class (column)."""
+    columns = min(3, len(predictions))
+    rows = -(-len(predictions) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 4.4 * rows + 0.4), squeeze=False,
+                                layout="constrained")
+    for axis in axes.flat[len(predictions):]:
+        axis.axis("off")
+    for number, (axis, (name, predicted)) in enumerate(zip(axes.flat, predictions.items(), strict=False)):
+        shares = confusion_matrix(labels, predicted, labels=range(len(class_names)), normalize="true") * 100
+        sns.heatmap(shares, annot=True, fmt=".0f", annot_kws={"size": 7}, cmap="cividis", vmin=0, vmax=100,
+                    cbar=False, square=True, ax=axis, xticklabels=class_names,
+                    yticklabels=class_names if number % columns == 0 else False)
+        axis.set_title(f"{name}: {np.mean(predicted == labels):.1%} right", fontsize=10)
+        axis.set_xlabel("predicted class")
+        if number % columns == 0:
+            axis.set_ylabel("true class")
+        axis.tick_params(labelsize=8)
+    figure.suptitle(marked(f"{title} (% of each true class)"))
+    return figure
+
+
+def calibration(logits: dict[str, np.ndarray], labels: np.ndarray, title: str) -> plt.Figure:
+    """How often a model is right, for how sure it said it was; on the diagonal the two agree."""
+    figure, axis = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
+    axis.plot([0, 1], [0, 1], ":", color="grey", label="perfectly calibrated")
+    for colour, (name, values) in zip(PALETTE, logits.items(), strict=False):
+        right = values.argmax(axis=1) == labels
+        share, confidence = calibration_curve(right, probabilities(values).max(axis=1), n_bins=10, strategy="quantile")
+        axis.plot(confidence, share, marker="o", markersize=4, color=colour, label=name)
+    axis.set(xlabel="confidence in the predicted class", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.suptitle(marked(title))
+    return figure

@@ -1,0 +1,163 @@
+"""Pretrained backbones, from a local file or Keras, and features that are extracted once."""
+
+import hashlib
+import os
+import re
+import socket
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm.auto import tqdm
+
+from cifar_helpers import marks
+from cifar_helpers.data import NOTICE
+from cifar_helpers.errors import DataError
+from cifar_helpers.paths import cache_dir, whole_file
+
+# name: (constructor, the preprocessing that its weights were trained with)
+BACKBONES = {
+    "ResNet50": (keras.applications.ResNet50, keras.applications.resnet50.preprocess_input),
+    "MobileNetV2": (keras.applications.MobileNetV2, keras.applications.mobilenet_v2.preprocess_input),
+    "EfficientNetB0": (keras.applications.EfficientNetB0, keras.applications.efficientnet.preprocess_input),
+    "DenseNet121": (keras.applications.DenseNet121, keras.applications.densenet.preprocess_input),
+}
+RANDOM = "random weights"
+DOWNLOAD_SECONDS = 15  # without a byte
+CHUNK = 500  # images a cache file
+
+
+def load_backbone(name: str = "ResNet50", image_size: int | None = None) -> tuple[keras.Model, str]:
+    """A frozen backbone without its classifier, and a sentence on where its weights come from.
+
+    Takes the file that `BACKBONE_PATH` names (a `.keras` model, a `.weights.h5`, or a folder in which a file's name
+    begins with the backbone's), else Keras's own ImageNet weights, else random weights with a banner. It maps
+    preprocessed images (b, h, w, 3) to feature maps (b, h/32, w/32, channels).
+
+    Raises DataError where the name is unknown or the named file does not hold this backbone.
+    """
+    if name not in BACKBONES:
+        raise DataError(f"There is no backbone {name!r} here: take one of {', '.join(BACKBONES)}.")
+    marks.discard(marks.RANDOM_BACKBONE)
+    named = os.environ.get("BACKBONE_PATH", "").strip()
+    if named:
+        path = _named_file(Path(named).expanduser(), name)
+        backbone, weights = _from_file(path, name, image_size), f"{name} from {path.name}"
+    else:
+        backbone, weights = _official(name, image_size)
+    backbone.trainable = False
+    return backbone, weights
+
+
+def preprocessing(name: str):
+    """The backbone's `preprocess_input`: maps pixels from 0 to 255 to what its weights were trained on."""
+    return BACKBONES[name][1]
+
+
+def _build(name: str, image_size: int | None, weights: str | None = None) -> keras.Model:
+    return BACKBONES[name][0](include_top=False, weights=weights, input_shape=(image_size, image_size, 3))
+
+
+def _named_file(path: Path, name: str) -> Path:
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.name.lower().startswith(name.lower())
+                       and file.name.endswith((".keras", ".weights.h5")))
+        if not found:
+            raise DataError(f"BACKBONE_PATH is the folder {path}, and no .keras or .weights.h5 file in it begins "
+                            f"with {name.lower()!r}: put the file there, or unset BACKBONE_PATH.")
+        return found[0]
+    if not path.is_file():
+        raise DataError(f"BACKBONE_PATH is {path}, which does not exist: correct it, or unset it to use Keras's "
+                        "ImageNet weights.")
+    if not path.name.endswith((".keras", ".weights.h5")):
+        raise DataError(f"BACKBONE_PATH is {path}, neither a .keras model nor a .weights.h5 file: "
+                        "save the backbone as one of these.")
+    return path
+
+
+def _from_file(path: Path, name: str, image_size: int | None) -> keras.Model:
+    backbone = _build(name, image_size)
+    try:
+        if path.name.endswith(".keras"):
+            loaded = keras.models.load_model(path, compile=False, safe_mode=True)
+            if loaded.input_shape[1:3] == (None, None) or loaded.input_shape[1:] == backbone.input_shape[1:]:
+                backbone = _checked(loaded, backbone, path, name)
+            else:
+                backbone.set_weights(_checked(loaded, backbone, path, name).get_weights())
+        else:
+            backbone.load_weights(path)
+    except DataError:
+        raise
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as {name} ({str(error).splitlines()[0][:160]}): name a backbone "
+                        f"without its top, saved by Keras {keras.__version__} or older.") from error
+    return backbone
+
+
+def _checked(loaded: keras.Model, expected: keras.Model, path: Path, name: str) -> keras.Model:
+    if [weight.shape for weight in loaded.weights] != [weight.shape for weight in expected.weights]:
+        raise DataError(f"{path} does not hold a {name} without its top: name the right file, or change the "
+                        "backbone's name in the lesson.")
+    return loaded
+
+
+def _official(name: str, image_size: int | None) -> tuple[keras.Model, str]:
+    before = socket.getdefaulttimeout()
+    try:
+        if os.environ.get("COURSE_OFFLINE") == "1":
+            raise OSError("COURSE_OFFLINE=1")
+        socket.setdefaulttimeout(DOWNLOAD_SECONDS)  # Keras waits for ever by itself
+        return _build(name, image_size, "imagenet"), f"{name} with Keras's ImageNet weights"
+    except Exception as error:  # Keras raises a bare Exception where a download fails
+        marks.add(marks.RANDOM_BACKBONE)
+        print(f"{NOTICE}\n  THIS {name} IS NOT PRETRAINED: its weights are random.\n  The ImageNet weights could not "
+              f"be had ({str(error).splitlines()[0][:100]}).\n  The steps below work, their accuracies mean nothing. "
+              f"Set BACKBONE_PATH to a\n  .keras file of the backbone (see README.md).\n{NOTICE}")
+        return _build(name, image_size), RANDOM
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def extract_features(extractor: keras.Model, images: np.ndarray, label: str = "features") -> tuple[np.ndarray, float]:
+    """The extractor's outputs for uint8 images (n, 32, 32, 3), float32 (n, d), and the seconds that they cost.
+
+    They are kept on disk in pieces, under a name made from the extractor's layers and weights and from the images
+    themselves: another size, backbone, preprocessing or image never finds them, and an interrupted extraction goes
+    on where it stopped. The seconds are those of the extraction, also when the pieces come from the cache.
+    """
+    folder = cache_dir() / "features" / _digest(extractor)
+    pieces, seconds = [], 0.0
+    with tqdm(total=len(images), desc=label, unit="image") as bar:
+        for start in range(0, len(images), CHUNK):
+            part = images[start:start + CHUNK]
+            piece, cost = _piece(extractor, part, folder / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npz")
+            pieces.append(piece)
+            seconds += cost
+            bar.update(len(part))
+    return np.concatenate(pieces), seconds
+
+
+def _piece(extractor: keras.Model, images: np.ndarray, file: Path) -> tuple[np.ndarray, float]:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return stored["features"], float(stored["seconds"])
+    except (OSError, ValueError, KeyError, EOFError):
+        pass  # not there, or damaged: made anew
+    begun = time.perf_counter()
+    features = np.concatenate([extractor.predict_on_batch(images[at:at + 50]) for at in range(0, len(images), 50)])
+    cost = time.perf_counter() - begun
+    try:
+        with whole_file(file) as handle:
+            np.savez(handle, features=features, seconds=cost)
+    except OSError as error:
+        print(f"Features are not cached ({error}).")
+    return features, cost
+
+
+def _digest(model: keras.Model) -> str:
+    """One name for equal layers with equal weights; the counters that Keras appends to layer names are dropped."""
+    digest = hashlib.sha256(re.sub(r'_\d+"', '"', model.to_json()).encode())
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()[:16]
