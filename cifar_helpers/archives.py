@@ -7,6 +7,7 @@ import hashlib
 import io
 import pickle
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def read(path: str | Path) -> Arrays:
     """
     path = Path(path).expanduser()
     try:
-        arrays = _reader(path)(path)
+        arrays = reader(path)(path)
     except (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read ({error or type(error).__name__}): it is truncated or damaged, "
                         "copy or download it again.") from error
@@ -62,7 +63,8 @@ def read(path: str | Path) -> Arrays:
     return arrays
 
 
-def _reader(path: Path) -> Callable[[Path], Arrays]:
+def reader(path: Path) -> Callable[[Path], Arrays]:
+    """The function that reads this kind of file or folder; raises DataError where it is none of the kinds."""
     if not path.exists():
         raise DataError(f"{path} does not exist: correct CIFAR10_PATH, or unset it to let the course look elsewhere.")
     if path.is_dir():
@@ -120,10 +122,14 @@ def _read_archive(path: Path) -> Arrays:
                 if name in members:
                     raise DataError(f"{path} holds {name} twice: get the official archive.")
                 members[name] = tar.extractfile(member).read()
+        while tar.fileobj.read(1_000_000):  # to the end, where gzip's checksum is compared
+            unpacked += 1_000_000
+            if unpacked > LARGEST_ARCHIVE:
+                raise DataError(f"{path} goes on after its last file: get the official archive.")
     if not members:
         raise DataError(f"{path} is an archive without data_batch_1 to 5 and test_batch: get the official "
                         "cifar-10-binary.tar.gz or cifar-10-python.tar.gz.")
-    if f"{TEST_BATCH}.bin" in members:
+    if any(name.endswith(".bin") for name in members):
         return _from_binary(members.get, path, "binary archive", _sha256(path) == BINARY_SHA256)
     return _from_pickles(members.get, path, "Python archive")
 
@@ -204,8 +210,13 @@ def _read_npz(path: Path) -> Arrays:
             if missing := [name for name in NPZ_ARRAYS if name not in stored.files]:
                 raise DataError(f"{path} lacks {', '.join(missing)}: save the arrays with "
                                 "np.savez(path, x_train=…, y_train=…, x_test=…, y_test=…).")
+            if sum(member.file_size for member in stored.zip.infolist()) > LARGEST_ARCHIVE:
+                raise DataError(f"{path} unpacks to over {LARGEST_ARCHIVE // 1_000_000} MB, more than twice what "
+                                "CIFAR-10 holds: save the four arrays alone, as uint8, with np.savez.")
             x_train, y_train, x_test, y_test = (stored[name] for name in NPZ_ARRAYS)
-    except (ValueError, KeyError) as error:
+        if not all(isinstance(array, np.ndarray) for array in (x_train, y_train, x_test, y_test)):
+            raise ValueError("a member is no array")
+    except (ValueError, KeyError, RuntimeError, MemoryError, tokenize.TokenError) as error:
         raise DataError(f"{path} is not an .npz of plain arrays ({error}): save it again with np.savez.") from error
     # Keras gives labels of shape (n, 1)
     flat = [labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels for labels in (y_train, y_test)]
@@ -250,7 +261,7 @@ def read_picture(file: Path) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=("PNG", "JPEG")) as picture:
             if picture.size != (32, 32):
                 raise DataError(f"{file} is {picture.size[0]} x {picture.size[1]} pixels, not 32 x 32: "
                                 "resize it, or leave it out.")

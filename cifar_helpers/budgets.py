@@ -7,12 +7,9 @@ from cifar_helpers.errors import CourseError
 
 NAMES = ("smoke", "laptop", "full")
 
-# How many images of each split a lesson uses; None is all of them. Tests need a lesson to run, not to learn.
-IMAGES = {
-    "smoke": {"train_images": 400, "validation_images": 200, "test_images": 200},
-    "laptop": {"train_images": None, "validation_images": None, "test_images": None},
-    "full": {"train_images": None, "validation_images": None, "test_images": None},
-}
+# None is all the images of a split. Tests at the smoke budget need a lesson to run, not to learn.
+_ALL = {"train_images": None, "validation_images": None}
+_FEW = {"train_images": 400, "validation_images": 200}
 
 LESSONS = {
     "load": {
@@ -21,32 +18,32 @@ LESSONS = {
         "full": {"yardstick_images": 20_000},
     },
     "baseline": {
-        "smoke": {"epochs": 1, "scaling_images": 200, "scaling_epochs": 1},
-        "laptop": {"epochs": 8, "scaling_images": 6_000, "scaling_epochs": 2},
-        "full": {"epochs": 12, "scaling_images": 20_000, "scaling_epochs": 4},
+        "smoke": _FEW | {"epochs": 1, "scaling_images": 200, "scaling_epochs": 1},
+        "laptop": _ALL | {"epochs": 8, "scaling_images": 6_000, "scaling_epochs": 2},
+        "full": _ALL | {"epochs": 12, "scaling_images": 20_000, "scaling_epochs": 4},
     },
     "augmentation": {
-        "smoke": {"epochs": 1},
-        "laptop": {"epochs": 5},
-        "full": {"epochs": 30},
+        "smoke": _FEW | {"epochs": 1},
+        "laptop": _ALL | {"epochs": 5},
+        "full": _ALL | {"epochs": 30},
     },
     "custom_loop": {
-        "smoke": {"epochs": 1, "timed_steps": 3},
-        "laptop": {"epochs": 5, "timed_steps": 40},
-        "full": {"epochs": 20, "timed_steps": 100},
+        "smoke": _FEW | {"epochs": 1, "timed_steps": 3},
+        "laptop": _ALL | {"epochs": 5, "timed_steps": 40},
+        "full": _ALL | {"epochs": 20, "timed_steps": 100},
     },
     "transfer": {
-        "smoke": {"image_size": 32, "fine_tune_epochs": 1, "fine_tune_images": 64, "head_epochs": 2,
-                  "train_images": 100, "validation_images": 100, "test_images": 100, "experiment_images": 100},
-        "laptop": {"image_size": 96, "fine_tune_epochs": 1, "fine_tune_images": 4_000, "head_epochs": 20,
-                   "train_images": 10_000, "validation_images": 1_000, "experiment_images": 1_000},
-        "full": {"image_size": 128, "fine_tune_epochs": 6, "fine_tune_images": None, "head_epochs": 30,
-                 "experiment_images": 4_000},
+        "smoke": {"train_images": 100, "validation_images": 100, "image_size": 32, "experiment_images": 100,
+                  "head_epochs": 2, "fine_tune_images": 64, "fine_tune_epochs": 1},
+        "laptop": {"train_images": 10_000, "validation_images": 1_000, "image_size": 96, "experiment_images": 1_000,
+                   "head_epochs": 20, "fine_tune_images": 4_000, "fine_tune_epochs": 1},
+        "full": {"train_images": None, "validation_images": None, "image_size": 128, "experiment_images": 4_000,
+                 "head_epochs": 30, "fine_tune_images": None, "fine_tune_epochs": 6},
     },
     "comparison": {
-        "smoke": {"bootstrap": 200},
-        "laptop": {"bootstrap": 2_000},
-        "full": {"bootstrap": 10_000},
+        "smoke": {"test_images": 200, "bootstrap": 200},
+        "laptop": {"test_images": None, "bootstrap": 2_000},
+        "full": {"test_images": None, "bootstrap": 10_000},
     },
 }
 
@@ -70,4 +67,4 @@ def get_budget(lesson: str) -> SimpleNamespace:
     name = budget_name()
     if lesson not in LESSONS:
         raise CourseError(f"There is no lesson {lesson!r}: take one of {', '.join(LESSONS)}.")
-    return SimpleNamespace(lesson=lesson, name=name, **(IMAGES[name] | LESSONS[lesson][name]))
+    return SimpleNamespace(lesson=lesson, name=name, **LESSONS[lesson][name])

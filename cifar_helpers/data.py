@@ -197,16 +197,16 @@ def _keep(data: Data, cached: str) -> None:
 
 def _load(cached: str) -> Data | None:
     try:
-        with np.load(cache_dir() / cached, allow_pickle=False) as stored:
+        with (cache_dir() / cached).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             splits = {name: Split(stored[f"{name}_images"], stored[f"{name}_labels"])
                       for name in ("train", "validation", "test")}
-    except FileNotFoundError:
+        return Data(**splits, class_names=tuple(about["class_names"]), source=Source(**about["source"]))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         print(f"The cached {cached} is damaged and is made again ({error}).")
         return None
-    return Data(**splits, class_names=tuple(about["class_names"]), source=Source(**about["source"]))
 
 
 def _lock(name: str):

@@ -62,14 +62,16 @@ def fetch(folder: Path, sources=SOURCES, seconds: float = SECONDS_WITHOUT_A_BYTE
     for name, digest in SHA256.items():
         if (folder / name).is_file() and pooch.file_hash(str(folder / name)) == digest:
             return folder / name
-    faults = []
-    for name, url in _reachable(sources, seconds):
-        print(f"Downloading {url}")
-        downloader = pooch.HTTPDownloader(progressbar=True, timeout=seconds)
-        try:
-            return Path(pooch.retrieve(url, f"sha256:{SHA256[name]}", name, folder, downloader=downloader))
-        except (requests.RequestException, OSError, ValueError) as error:
-            faults.append(f"{url.split('/')[2]}: {str(error).splitlines()[0][:120]}")
+    faults, untried = [], list(sources)
+    while found := _reachable(untried, seconds):
+        for name, url in found:
+            untried.remove((name, url))
+            print(f"Downloading {url}")
+            downloader = pooch.HTTPDownloader(progressbar=True, timeout=seconds)
+            try:
+                return Path(pooch.retrieve(url, f"sha256:{SHA256[name]}", name, folder, downloader=downloader))
+            except (requests.RequestException, OSError, ValueError) as error:
+                faults.append(f"{url.split('/')[2]}: {' '.join(str(error).split())[:120] or type(error).__name__}")
     why = "; ".join(faults) or f"none of {len(sources)} hosts sent a byte within {seconds:g} s"
     raise DataError(f"CIFAR-10 could not be downloaded ({why}): check the network, or copy cifar-10-binary.tar.gz "
                     "from elsewhere and set CIFAR10_PATH to its path.")

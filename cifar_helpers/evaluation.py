@@ -62,3 +62,16 @@ def mcnemar(logits_a: np.ndarray, logits_b: np.ndarray, labels: np.ndarray) -> d
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return {"only first right": only_a, "only second right": only_b, "p": float(p)}
+
+
+def holm(p_values) -> np.ndarray:
+    """p-values corrected for their number by Holm's method, in the given order.
+
+    Holm, Scandinavian Journal of Statistics 6, 1979.
+    """
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected

@@ -28,6 +28,7 @@ def import_tensorflow():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+    tf.get_logger().setLevel("ERROR")  # it warns of retracing wherever a lesson makes several models
     return tf
 
 

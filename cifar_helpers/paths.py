@@ -38,10 +38,12 @@ def whole_file(path: Path):
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".partial", delete=False) as file:
         try:
             yield file
+            file.close()  # writes what is still in memory, which may fail as any write may
+            Path(file.name).chmod(0o644)  # temporary files are private; a classroom's cache is shared
+            Path(file.name).replace(path)
         except BaseException:
-            file.close()
+            with suppress(OSError):
+                file.close()
             with suppress(OSError):
                 Path(file.name).unlink()
             raise
-    Path(file.name).chmod(0o644)  # temporary files are private; a classroom's cache is shared
-    Path(file.name).replace(path)

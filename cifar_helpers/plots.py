@@ -93,3 +93,28 @@ def calibration(logits: dict[str, np.ndarray], labels: np.ndarray, title: str) -
     axis.grid(alpha=0.3)
     figure.suptitle(marked(title))
     return figure
+
+
+def curve(values, xlabel: str, ylabel: str, title: str) -> plt.Figure:
+    """One line over 0, 1, 2, …"""
+    figure, axis = plt.subplots(figsize=(6, 2.6), layout="constrained")
+    axis.plot(values, color=PALETTE[0])
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.grid(alpha=0.3)
+    figure.suptitle(marked(title))
+    return figure
+
+
+def intervals(points: dict[str, float], ranges: dict[str, tuple[float, float]], title: str) -> plt.Figure:
+    """A point and an interval, each 0 to 1, a row a model."""
+    figure, axis = plt.subplots(figsize=(8, 0.5 * len(points) + 1.3), layout="constrained")
+    for row, (name, point) in enumerate(points.items()):
+        low, high = ranges[name]
+        axis.errorbar(point, row, xerr=[[point - low], [high - point]], fmt="o", capsize=4, color=PALETTE[0])
+        axis.annotate(f"{point:.3f}", (point, row), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+    axis.set_yticks(range(len(points)), points)
+    axis.set_ylim(len(points) - 0.4, -0.7)
+    axis.set(xlabel="test accuracy")
+    axis.grid(axis="x", alpha=0.3)
+    figure.suptitle(marked(title))
+    return figure

@@ -171,32 +171,40 @@ def list_runs(data: Data | None = None) -> list[Run]:
 
     A run that cannot be read, or was trained on other images, is left out and named in one sentence.
     """
-    found = []
-    folders = [folder for folder in runs_dir().glob("[!.]*") if folder.is_dir()] if runs_dir().is_dir() else []
-    for folder in folders:
-        try:
-            run = load_run(folder.name)
-            if data is not None:
-                require_same_data(run, data)
-            found.append(run)
-        except CourseError as error:
-            print(f"Left out: {error}")
     order = list(LESSONS)
 
     def place(run: Run) -> tuple:
         base = run.name.partition("-")[0]
         return order.index(base) if base in order else len(order), run.name
 
-    return sorted(found, key=place)
+    found = sorted(_readable(tell=True), key=place)
+    for run in found:
+        if data is not None and not _same_data(run, data):
+            print(f"Left out: {_other_data(run, data)}")
+    return [run for run in found if data is None or _same_data(run, data)]
 
 
-def require_same_data(run: Run, data: Data) -> None:
-    """Raises DataError where the run was trained on images from another source."""
+def _readable(tell: bool = False) -> list[Run]:
+    found = []
+    folders = [folder for folder in runs_dir().glob("[!.]*") if folder.is_dir()] if runs_dir().is_dir() else []
+    for folder in folders:
+        try:
+            found.append(load_run(folder.name))
+        except CourseError as error:
+            if tell:
+                print(f"Left out: {error}")
+    return found
+
+
+def _same_data(run: Run, data: Data) -> bool:
+    return run.info["data"]["fingerprint"] == data.source.fingerprint
+
+
+def _other_data(run: Run, data: Data) -> str:
     theirs = run.info["data"]
-    if theirs["fingerprint"] != data.source.fingerprint:
-        raise DataError(f"the run {run.name!r} was trained on {theirs['name']} ({theirs['origin']}) and the images "
-                        f"here are {data.source}: run {LESSONS.get(run.name, 'its lesson')} again on these, or load "
-                        "the images it was trained on.")
+    return (f"The run {run.name!r} was trained on {theirs['name']} ({theirs['origin']}) and the images here are "
+            f"{data.source}: run {LESSONS.get(run.name.partition('-')[0], 'its lesson')} on these, or load the images "
+            "it was trained on.")
 
 
 def record_test(run: Run, logits: np.ndarray, data: Data, milliseconds: float) -> Run:
@@ -204,7 +212,8 @@ def record_test(run: Run, logits: np.ndarray, data: Data, milliseconds: float) -
 
     Raises DataError where the run was trained on images from another source; the run stays as it was.
     """
-    require_same_data(run, data)
+    if not _same_data(run, data):
+        raise DataError(_other_data(run, data))
     labels = data.test.labels
     tested = {"test_accuracy": accuracy(logits, labels), "test_loss": cross_entropy(logits, labels),
               "test_images": len(labels), "milliseconds_per_image": round(milliseconds, 3)}
@@ -224,11 +233,14 @@ def load_predictions(run: Run) -> dict[str, np.ndarray]:
         return {key: stored[key] for key in stored.files if key != "format"}
 
 
-def train_missing(names=tuple(LESSONS)) -> None:
-    """Train, at the smoke budget, the runs that are not there, by running the lessons that make them."""
-    lessons = sorted({LESSONS[name] for name in names if not (runs_dir() / name / "run.json").is_file()})
-    for lesson in lessons:
-        print(f"{lesson} has not been run: running it now at the smoke budget. Its runs are marked so.")
+def train_missing(data: Data, names=tuple(LESSONS)) -> None:
+    """Train, at the smoke budget, the runs that are not there for this data, by running the lessons that make them.
+
+    Raises CourseError where a lesson stops with an error.
+    """
+    there = {run.name.partition("-")[0] for run in _readable() if _same_data(run, data)}
+    for lesson in sorted({LESSONS[name] for name in names if name not in there}):
+        print(f"{lesson} has not been run on these images: it runs now, at the smoke budget, and its runs say so.")
         script = _script(lesson)
         environment = os.environ | {"COURSE_BUDGET": "smoke", "MPLBACKEND": "Agg", "COURSE_RUNS": str(runs_dir())}
         done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False,

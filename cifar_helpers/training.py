@@ -18,7 +18,8 @@ def batches(split: Split, batch_size: int = 128, shuffle: bool = False, augment=
         dataset = dataset.shuffle(len(split), seed=seed)
     dataset = dataset.batch(batch_size)
     if augment is not None:
-        dataset = dataset.map(lambda images, labels: (augment(images), labels), num_parallel_calls=tf.data.AUTOTUNE)
+        # one call at a time: random layers draw from a shared state, and parallel calls would race for it
+        dataset = dataset.map(lambda images, labels: (augment(images), labels))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 

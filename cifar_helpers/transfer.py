@@ -42,7 +42,7 @@ def load_backbone(name: str = "ResNet50", image_size: int | None = None) -> tupl
     marks.discard(marks.RANDOM_BACKBONE)
     named = os.environ.get("BACKBONE_PATH", "").strip()
     if named:
-        path = _named_file(Path(named).expanduser(), name)
+        path = named_file(Path(named).expanduser(), name)
         backbone, weights = _from_file(path, name, image_size), f"{name} from {path.name}"
     else:
         backbone, weights = _official(name, image_size)
@@ -59,7 +59,7 @@ def _build(name: str, image_size: int | None, weights: str | None = None) -> ker
     return BACKBONES[name][0](include_top=False, weights=weights, input_shape=(image_size, image_size, 3))
 
 
-def _named_file(path: Path, name: str) -> Path:
+def named_file(path: Path, name: str) -> Path:
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.name.lower().startswith(name.lower())
                        and file.name.endswith((".keras", ".weights.h5")))

@@ -1,0 +1,111 @@
+"""The self-check: `python -m cifar_helpers` says what the course will run on, and what to mend."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from cifar_helpers import __version__, archives, budgets, download, paths
+from cifar_helpers.errors import CourseError
+from cifar_helpers.lesson import version_faults
+
+DISK_NEEDED = 2_000_000_000  # bytes: caches of images and features, and six runs
+
+
+def check() -> list[str]:
+    """Print a line for each thing the course depends on, and return a line of advice for each thing amiss."""
+    print(f"CIFAR-10 course {__version__}")
+    advice = version_faults()
+    if advice:
+        print("versions   not as supported")
+    else:
+        advice += _check_machine()
+    for part in (_check_budget, _check_data, _check_backbone, _check_folders):
+        advice += part()
+    return advice
+
+
+def _check_machine() -> list[str]:
+    from cifar_helpers import machine
+
+    here = machine.describe()
+    print("versions  ", ", ".join(f"{name} {version}" for name, version in here["versions"].items()))
+    print("machine   ", f"{here['cores']} cores, {here['processor']}, GPU: {', '.join(here['gpus']) or 'none'}, "
+          f"convolutions in {machine.prefer_bfloat16()}")
+    return [] if here["cores"] > 1 else ["One core only: expect twice the minutes that the lessons state."]
+
+
+def _check_budget() -> list[str]:
+    try:
+        print("budget    ", budgets.budget_name())
+        return []
+    except CourseError as error:
+        print("budget     unknown")
+        return [str(error)]
+
+
+def _check_data() -> list[str]:
+    cache = paths.cache_dir()
+    if named := os.environ.get("CIFAR10_PATH", "").strip():
+        print("data       CIFAR10_PATH:", named)
+        try:
+            archives.reader(Path(named).expanduser())
+        except (CourseError, OSError) as error:
+            return [str(error)]
+        return []
+    if (cache / "official.npz").is_file() or any((cache / name).is_file() for name in download.SHA256):
+        print("data       CIFAR-10 in the course's cache")
+    elif any((Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets").glob("cifar-10-*")):
+        print("data       CIFAR-10 in Keras's cache")
+    else:
+        print("data       not here yet: the first lesson downloads CIFAR-10 (170 MB), or draws a stand-in offline")
+        if os.environ.get("COURSE_OFFLINE") == "1":
+            return ["No CIFAR-10 and COURSE_OFFLINE=1: set CIFAR10_PATH to a copy of cifar-10-binary.tar.gz, or work "
+                    "on the stand-in."]
+    return []
+
+
+def _check_backbone() -> list[str]:
+    from cifar_helpers import transfer
+
+    named = os.environ.get("BACKBONE_PATH", "").strip()
+    if not named:
+        print("backbone   Keras's ImageNet weights, downloaded when lesson 5 asks for them")
+        return []
+    print("backbone   BACKBONE_PATH:", named)
+    try:
+        transfer.named_file(Path(named).expanduser(), "ResNet50")
+        return []
+    except CourseError as error:
+        return [str(error)]
+
+
+def _check_folders() -> list[str]:
+    advice = []
+    for variable, folder in (("COURSE_CACHE", paths.cache_dir()), ("COURSE_RUNS", paths.runs_dir())):
+        try:
+            with paths.whole_file(folder / ".check") as file:
+                file.write(b"writable")
+            (folder / ".check").unlink()
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            advice.append(f"{folder} cannot be written ({error}): set {variable} to a folder that can.")
+            continue
+        print(f"{variable.lower():13}", folder, f"({free / 1e9:.0f} GB free)")
+        if free < DISK_NEEDED:
+            advice.append(f"{folder} has {free / 1e9:.1f} GB free and the course needs {DISK_NEEDED / 1e9:.0f}: "
+                          f"free some, or set {variable} to a larger disk.")
+    return advice
+
+
+def main() -> int:
+    """Run the check; 0 where all is well, 1 where there is advice."""
+    advice = check()
+    for line in advice:
+        print("→", line)
+    print("Something needs your attention." if advice else "All is well.")
+    return 1 if advice else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

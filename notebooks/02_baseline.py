@@ -1,0 +1,209 @@
+# %% [markdown]
+# # 2 · A baseline that can be beaten
+#
+# > **Questions**: How good is a small network on raw pixels? How do we see that it has stopped learning what matters?
+# >
+# > **You will**: measure what scaling buys; build, compile and fit a `Sequential` CNN; read its curves; predict one
+# > image; save the model and get the same answers back
+#
+# TABLE:baseline
+
+# %%
+from cifar_helpers import load_cifar10, start_lesson, take
+
+budget = start_lesson("baseline")
+data = take(load_cifar10(), budget.train_images, budget.validation_images)
+data
+
+# %% [markdown]
+# `take` keeps as many images of each class as the budget names, or all of them where it names none.
+
+# %%
+import time
+
+import keras
+import numpy as np
+from keras import layers
+
+from cifar_helpers import plots, runs, training
+
+# %% [markdown]
+# ## What does scaling buy?
+#
+# Pixels are whole numbers from 0 to 255. Weights start near zero and one learning rate serves them all, so a network
+# prefers inputs near zero too. Rather than believe that, we train one small net twice, once on each kind of pixel.
+# `Rescaling` is a layer: it stands *inside* the model, and whoever loads the model later cannot forget it.
+
+# %%
+def small_net(first_layer):
+    keras.utils.set_random_seed(budget.seed)  # both nets start from the same weights
+    return keras.Sequential([
+        keras.Input((32, 32, 3)),
+        first_layer,
+        layers.Conv2D(16, 3, activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Conv2D(32, 3, activation="relu"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(10),
+    ])
+
+
+raw, scaled = small_net(layers.Identity()), small_net(layers.Rescaling(1 / 255))
+assert raw.count_params() == scaled.count_params()
+
+# %% [markdown]
+# **Predict first**: which net has the lower loss after the *first* epoch? Is the other one merely later, or lost?
+
+# %%
+def fit_briefly(model):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    few = take(data, train=budget.scaling_images)
+    history = model.fit(training.batches(few.train, 32, shuffle=True), epochs=budget.scaling_epochs, shuffle=False,
+                        validation_data=training.batches(data.validation, 500), verbose=2)
+    return history.history
+
+
+histories = {"raw pixels": fit_briefly(raw), "scaled to [0, 1]": fit_briefly(scaled)}
+
+# %%
+plots.compare_histories(histories, "The same net on raw and on scaled pixels");
+
+# %% [markdown]
+# `training.batches` is the pipeline of lesson 1: shuffle, batch, prefetch. It shuffles already, hence `shuffle=False`
+# in `fit`. `plots.compare_histories` draws each run's loss and accuracy, training dashed, validation solid.
+#
+# **Look at the first epoch.** How far apart do the losses start? Adam adapts its step to the size of the gradients, so
+# raw pixels do not always lose the race; which of the two would you trust with a learning rate that you cannot tune?
+#
+# ## The baseline
+#
+# Three convolutions find local patterns, max-pooling halves the resolution after two of them, and two dense layers
+# turn what is left into ten numbers.
+#
+# Those numbers are *logits*: any real value, one a class. The softmax that turns them into probabilities belongs to the
+# loss (`from_logits=True`), where it can be computed without overflow.
+
+# %%
+keras.utils.set_random_seed(budget.seed)
+model = keras.Sequential([
+    keras.Input((32, 32, 3)),
+    layers.Rescaling(1 / 255),
+    layers.Conv2D(32, 3, activation="relu"),
+    layers.MaxPooling2D(),
+    layers.Conv2D(64, 3, activation="relu"),
+    layers.MaxPooling2D(),
+    layers.Conv2D(64, 3, activation="relu"),
+    layers.Flatten(),
+    layers.Dense(64, activation="relu"),
+    layers.Dense(10),
+], name="baseline")
+
+# %%
+model.summary(line_length=80)
+assert model.count_params() == 122_570
+
+# %% [markdown]
+# **Before you train**: a net that knows nothing gives each of ten classes a probability of 0.1. What is its
+# cross-entropy? The next cell checks your answer on the untrained net.
+
+# %%
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+untrained = loss(data.validation.labels[:100], model(data.validation.images[:100]))
+print(f"loss of the untrained net: {float(untrained):.3f}; log(10) = {np.log(10):.3f}")
+assert abs(float(untrained) - np.log(10)) < 0.2
+
+# %% [markdown]
+# ## Compile and fit
+#
+# `compile` says what to minimise, how, and what to report. The learning rate starts high and falls to zero along a
+# cosine: large steps first, small ones to settle. Validation images are watched, never trained on; the test split
+# stays closed until lesson 6.
+
+# %%
+steps = budget.epochs * -(-len(data.train) // 128)
+rate = keras.optimizers.schedules.CosineDecay(2e-3, decay_steps=steps)
+model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+begun = time.perf_counter()
+history = model.fit(
+    training.batches(data.train, 128, shuffle=True), epochs=budget.epochs, shuffle=False, verbose=2,
+    validation_data=training.batches(data.validation, 500), callbacks=[training.clock()],
+).history
+seconds = time.perf_counter() - begun
+print(f"{seconds:.0f} s, {budget.epochs * len(data.train) / seconds:,.0f} images a second")
+
+# %% [markdown]
+# `training.clock()` notes the seconds since the start in the history, so that runs can be compared by time as well.
+
+# %%
+plots.compare_histories({"baseline": history}, "Baseline: loss and accuracy");
+
+# %% [markdown]
+# **Read the curves, validation first.** At which epoch does the validation loss stop falling? What does the training
+# loss do after that? The growing distance between the two is *overfitting*: the net learns its training images by
+# heart. Why can validation accuracy still rise a little while validation loss does not fall?
+#
+# ## One image
+#
+# `predict` wants a batch. One image of shape (32, 32, 3) becomes a batch of one by a new first axis.
+
+# %%
+image, label = data.validation.images[0], data.validation.labels[0]
+logits = model.predict(image[np.newaxis], verbose=0)[0]
+probabilities = np.exp(logits) / np.exp(logits).sum()
+print(f"predicted {data.class_names[probabilities.argmax()]}, true class {data.class_names[label]}")
+assert logits.shape == (10,)
+assert np.isclose(probabilities.sum(), 1, atol=1e-5)
+
+# %%
+plots.prediction(image, logits, label, data.class_names, "One validation image and what the baseline makes of it");
+
+# %% [markdown]
+# **Try others.** Change the `0`. Find an image that the net gets wrong with a probability above 0.9.
+#
+# ## Save, reload, compare
+#
+# `.keras` keeps the layers, the weights and the optimizer in one file. A model that gives other answers after loading
+# is worse than none, so we compare.
+
+# %%
+import tempfile
+from pathlib import Path
+
+with tempfile.TemporaryDirectory() as folder:
+    file = Path(folder) / "baseline.keras"
+    model.save(file)
+    reloaded = keras.models.load_model(file)
+
+images = data.validation.images[:100]
+assert np.array_equal(model.predict(images, verbose=0), reloaded.predict(images, verbose=0))
+
+# %% [markdown]
+# Equal to the last bit, scaling included. For lesson 6 we keep the whole run: model, history, predictions on the
+# validation images, and what it was trained on and with. `runs.save_run` writes all of it under `runs/`, or nothing.
+
+# %%
+run = runs.save_run("baseline", model, data, budget, history, seconds)
+print(f"{run.folder.name}: train accuracy {run.info['train_accuracy']:.3f}, "
+      f"validation accuracy {run.info['validation_accuracy']:.3f}")
+
+# %% [markdown]
+# Both accuracies are measured now, after training, in inference mode. The `accuracy` of the last epoch in the history
+# is something else: an average over an epoch during which the weights changed.
+#
+# ## Key points
+# - Put preprocessing into the model.
+# - Logits out, `from_logits=True` in the loss: the softmax belongs to the loss.
+# - Check the loss of the untrained net: it should be near log(number of classes).
+# - Where validation loss turns up, the net has stopped learning what matters.
+# - Save as `.keras`, and compare predictions after loading.
+#
+# ## Exercises
+# 1. **A forgotten flag.** Train for one epoch with `from_logits=False`. What happens to the loss, and why does Keras
+#    not complain?
+# 2. **Twice the softmax.** Add `activation="softmax"` to the last layer and keep `from_logits=True`. How low can the
+#    loss get? Work it out before you run it.
+# 3. **Batch size.** Train one epoch with batches of 32 and one with batches of 512. Compare images a second, and
+#    accuracy after the same number of *images*.
+# 4. **Where are the parameters?** Which layer holds most of them? Replace `Flatten` by `GlobalAveragePooling2D`: what
+#    happens to their number, to the time, and to the accuracy?

@@ -1,0 +1,172 @@
+# %% [markdown]
+# # 6 · Open the test set, once
+#
+# > **Questions**: Which model is best, and is the difference more than chance? What do they get wrong, and do they
+# > know?
+# >
+# > **You will**: measure every saved run on the held-out test set; read confusion matrices, precision and recall; put
+# > intervals on accuracies; test differences; look at confident mistakes; draw calibration curves
+#
+# TABLE:comparison
+
+# %%
+from cifar_helpers import load_cifar10, start_lesson, take
+
+budget = start_lesson("comparison")
+data = take(load_cifar10(), test=budget.test_images)
+data
+
+# %%
+import itertools
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cifar_helpers import evaluation, plots, runs
+
+# %% [markdown]
+# ## What there is to compare
+#
+# Each lesson saved its models under `runs/`. A run that is missing is trained now, at the smoke budget, and marked so:
+# run its lesson for a real one. A run on other images is left out, with a sentence that says why.
+
+# %%
+runs.train_missing(data)
+saved = runs.list_runs(data)
+for run in saved:
+    print(f"{run.name:22} {run.info['parameters']:12,} parameters   {run.marks}")
+
+# %% [markdown]
+# ## The test set, once a model
+#
+# Until now no test image has been looked at by any model. Each is measured here once, as it was saved; the figures go
+# into its run. `predict_logits` feeds the images in batches; `record_test` adds accuracy and loss to `run.json`.
+#
+# **Predict first**: write down the order you expect, best first, and by how much the best two differ.
+
+# %%
+for number, run in enumerate(saved):
+    if run.info.get("test_images") == len(data.test):
+        continue  # measured before: once is enough
+    model = runs.load_model(run)
+    evaluation.predict_logits(model, data.test.images[:100])  # the first call builds the graph
+    begun = time.perf_counter()
+    logits = evaluation.predict_logits(model, data.test.images)
+    milliseconds = 1_000 * (time.perf_counter() - begun) / len(data.test)
+    saved[number] = runs.record_test(run, logits, data, milliseconds)
+
+# %%
+table = runs.table(saved)
+table
+
+# %% [markdown]
+# **Read the table by row.** How far apart are training, validation and test accuracy? Validation chose nothing here
+# but the lessons' settings, so it should be close to test. Which model buys its accuracy with time, and which with
+# parameters that others have trained?
+#
+# The runner of the whole course prints this table at its end, so it is kept as text too.
+
+# %%
+if build := os.environ.get("COURSE_BUILD"):
+    lines = [str(data.source), "", table.to_string(), ""]
+    Path(build, "comparison.txt").write_text("\n".join(lines), encoding="utf-8")
+
+# %% [markdown]
+# ## Where do they go wrong?
+#
+# In a confusion matrix each row is a true class. The diagonal is right; elsewhere stands what the class was taken for.
+
+# %%
+logits = {run.name: runs.load_predictions(run)["test_logits"] for run in saved}
+labels, names = data.test.labels, data.class_names
+assert all(values.shape == (len(labels), 10) for values in logits.values())
+predicted = {name: values.argmax(axis=1) for name, values in logits.items()}
+plots.confusion_matrices(predicted, labels, names, "Confusion matrices on the test images");
+
+# %% [markdown]
+# **Compare the matrices.** Which pair of classes do all models confuse? Is the confusion symmetric? Which pair does
+# the pretrained net tell apart that the others do not?
+#
+# ## Precision, recall, F1
+#
+# *Precision*: of those called cat, the share that are cats. *Recall*: of the cats, the share that were called cat. F1
+# is their harmonic mean.
+
+# %%
+best = max(logits, key=lambda name: evaluation.accuracy(logits[name], labels))
+print(best)
+scores = evaluation.per_class(logits[best], labels, names)
+recomputed = np.mean(predicted[best][labels == 3] == 3)
+assert np.isclose(scores.recall.iloc[3], recomputed)
+scores.round(3)
+
+# %% [markdown]
+# ## How sure are the accuracies?
+#
+# Another ten thousand test images would give another figure. The *bootstrap* draws new test sets from ours, with
+# replacement, and looks at how the accuracy varies: 95% of the draws lie in the interval.
+
+# %%
+intervals = {name: evaluation.accuracy_interval(values, labels, budget.bootstrap) for name, values in logits.items()}
+points = {name: evaluation.accuracy(values, labels) for name, values in logits.items()}
+plots.intervals(points, intervals, "Test accuracy with 95% bootstrap intervals");
+
+# %% [markdown]
+# The interval speaks of the test images only. A second training run with another seed moves the accuracy too, and that
+# it does not see.
+#
+# ## Is one better than the other?
+#
+# Two intervals may overlap and the models still differ, since both saw the *same* images. McNemar's test looks only at
+# images where exactly one of the two is right: if they are equally good, that is a fair coin.
+
+# %%
+rows = [{"first": a, "second": b, **evaluation.mcnemar(logits[a], logits[b], labels)}
+        for a, b in itertools.combinations(logits, 2)]
+pairs = pd.DataFrame(rows)
+pairs["Holm-corrected"] = evaluation.holm(pairs["p"])
+pairs.round(4)
+
+# %% [markdown]
+# Many pairs, many chances to be fooled: Holm's correction raises each p-value so that the chance of *any* false alarm
+# stays at 5%. **Which differences survive?** Did fine-tuning beat its own frozen head?
+#
+# ## The most confident mistakes
+
+# %%
+probabilities = evaluation.probabilities(logits[best])
+wrong = np.flatnonzero(predicted[best] != labels)
+worst = wrong[np.argsort(-probabilities[wrong].max(axis=1))][:10]
+titles = [f"{names[labels[i]]}, taken for\n{names[predicted[best][i]]} ({probabilities[i].max():.0%})" for i in worst]
+plots.image_grid(data.test.images[worst], titles, f"{best}: wrong and sure of it");
+
+# %% [markdown]
+# **Whose mistake is it?** Which would you have got wrong? Are there pictures whose *label* you doubt?
+#
+# ## Do the models know what they know?
+#
+# Of the pictures for which a model says "80% sure", 80% should be right. Below the diagonal it is overconfident.
+
+# %%
+plots.calibration(logits, labels, "Calibration on the test images");
+
+# %% [markdown]
+# **Compare lesson 2's net with lesson 4's.** One was trained with label smoothing. On which side of the diagonal does
+# each lie?
+#
+# ## Key points
+# - The test set is used once a model, after everything was decided.
+# - A table says how good; a confusion matrix says at what.
+# - An accuracy comes with an interval; a difference on the same images comes with a paired test.
+# - Confident mistakes show wrong labels and wrong habits.
+# - A calibrated model says how far to trust it.
+#
+# ## Exercises
+# 1. **An ensemble.** Average the probabilities of two runs. Which pair gains most, and why not the two best?
+# 2. **Temperature.** Divide one run's *validation* logits by a number T and choose T by validation loss. Draw the
+#    calibration curve of the test logits divided by it.
+# 3. **Fewer images.** Take 500 test images at random. Which differences are still significant?
+# 4. **Reject.** Let the best model say "I do not know" below a confidence. Plot accuracy against the share it answers.
