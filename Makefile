@@ -1,0 +1,51 @@
+# Linux and macOS; README.md has the plain commands, which Windows needs. `make test CONSTRAINTS=constraints-lowest.txt`
+# takes the oldest supported versions, `make course PYTHON=/a/python3.12` a Python of your choice.
+CONSTRAINTS ?= constraints.txt
+VENV_PYTHON := .venv/bin/python
+
+# A Python that was named is taken or refused; without one, the first that serves is taken.
+ifeq ($(origin PYTHON),undefined)
+PYTHONS := python3 python3.13 python3.12 python3.11
+else
+PYTHONS := "$(PYTHON)"
+endif
+# Debian ships venv without ensurepip unless python3-venv is installed; such a Python cannot make an environment.
+SERVES := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+.PHONY: course test lab notebooks check clean
+
+course: .venv/.installed  ## run the lessons in order, and leave pages and the comparison in build/
+	@$(VENV_PYTHON) tools/run_course.py
+
+test: check  ## lint, compare notebooks with their scripts, unit tests, every notebook at the smallest budget
+	@$(VENV_PYTHON) -m pytest --nbval-lax
+
+lab: .venv/.installed  ## open the lessons in JupyterLab
+	@$(VENV_PYTHON) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
+
+notebooks: .venv/.installed  ## write every notebook from its script
+	@$(VENV_PYTHON) tools/pairs.py --write
+
+check: .venv/.installed  ## lint, and compare notebooks with their scripts
+	@$(VENV_PYTHON) -m ruff check
+	@$(VENV_PYTHON) tools/pairs.py --check
+
+# What can be made again in seconds goes. The environment, downloaded images and trained models stay.
+clean:
+	@rm -rf build dist .pytest_cache .ruff_cache */__pycache__ notebooks/.ipynb_checkpoints
+
+.venv/.installed: pyproject.toml $(CONSTRAINTS)
+	@$(VENV_PYTHON) -c '$(SERVES)' 2>/dev/null || { found=; \
+		for python in $(PYTHONS); do \
+			if "$$python" -c '$(SERVES)' 2>/dev/null; then found="$$python"; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo 'The course needs Python 3.11, 3.12 or 3.13 with the venv module: install one' \
+				'(on Debian and Ubuntu python3-venv too), or name it: make PYTHON=/path/to/python3.' >&2; \
+			exit 1; \
+		fi; \
+		"$$found" -m venv --clear .venv; \
+	}
+	@echo 'Installing TensorFlow, Jupyter and the course into .venv; the first time takes some minutes.'
+	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]'
+	@touch $@
