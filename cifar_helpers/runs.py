@@ -263,6 +263,7 @@ def table(runs: list[Run]) -> pd.DataFrame:
         "train_loss": "train loss", "validation_loss": "val loss", "test_loss": "test loss",
         "parameters": "parameters", "train_seconds": "train s", "milliseconds_per_image": "ms/image",
     }
+    # short titles: the table is printed in terminals too
     rows = {run.name: {title: run.info.get(key, np.nan) for key, title in columns.items()} | {"note": run.marks}
             for run in runs}
     return pd.DataFrame.from_dict(rows, orient="index").round(dict.fromkeys(columns.values(), 4))

@@ -4,12 +4,13 @@ import hashlib
 import os
 import re
 import socket
+import sys
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from cifar_helpers import marks
 from cifar_helpers.data import NOTICE
@@ -81,6 +82,8 @@ def _from_file(path: Path, name: str, image_size: int | None) -> keras.Model:
     try:
         if path.name.endswith(".keras"):
             loaded = keras.models.load_model(path, compile=False, safe_mode=True)
+            # files of older Keras versions give lists of one tensor, and would do so inside other models too
+            loaded = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
             if loaded.input_shape[1:3] == (None, None) or loaded.input_shape[1:] == backbone.input_shape[1:]:
                 backbone = _checked(loaded, backbone, path, name)
             else:
@@ -128,7 +131,7 @@ def extract_features(extractor: keras.Model, images: np.ndarray, label: str = "f
     """
     folder = cache_dir() / "features" / _digest(extractor)
     pieces, seconds = [], 0.0
-    with tqdm(total=len(images), desc=label, unit="image") as bar:
+    with tqdm(total=len(images), desc=label, unit="image", file=sys.stdout) as bar:
         for start in range(0, len(images), CHUNK):
             part = images[start:start + CHUNK]
             piece, cost = _piece(extractor, part, folder / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npz")

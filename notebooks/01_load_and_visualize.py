@@ -78,8 +78,8 @@ figure, axis = plt.subplots(figsize=(9, 3.4), layout="constrained")
 for offset, (name, count) in zip((-0.28, 0, 0.28), counts.items(), strict=True):
     axis.bar(np.arange(10) + offset, count / count.sum(), 0.27, label=f"{name} ({count.sum():,})")
 axis.set_xticks(range(10), data.class_names, rotation=30)
-axis.set(ylabel="share of the split", title=marked("Class distribution of each split"))
-axis.legend(loc="lower right")
+axis.set(ylabel="share of the split", ylim=(0, 0.13), title=marked("Class distribution of each split"))
+axis.legend(loc="upper center", ncols=3)
 assert all(np.ptp(count) <= 1 for count in counts.values())
 
 # %% [markdown]
@@ -144,7 +144,8 @@ assert chosen_by[best] > chosen_by.mean()
 
 # %% [markdown]
 # Choosing among many makes the winner look better than it is, on the very images that chose it. Only images that had
-# no say give an honest figure. All five tutorials that this course replaces chose, or stopped, by their test images.
+# no say give an honest figure. Two of the five tutorials that this course replaces watched their test images at every
+# epoch.
 #
 # ## From arrays to batches
 #

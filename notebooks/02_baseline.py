@@ -28,31 +28,44 @@ from keras import layers
 from cifar_helpers import plots, runs, training
 
 # %% [markdown]
-# ## What does scaling buy?
+# ## The network
 #
-# Pixels are whole numbers from 0 to 255. Weights start near zero and one learning rate serves them all, so a network
-# prefers inputs near zero too. Rather than believe that, we train one small net twice, once on each kind of pixel.
-# `Rescaling` is a layer: it stands *inside* the model, and whoever loads the model later cannot forget it.
+# Three convolutions find local patterns, max-pooling halves the resolution after two of them, and two dense layers
+# turn what is left into ten numbers. Those numbers are *logits*: any real value, one a class. The softmax that turns
+# them into probabilities belongs to the loss (`from_logits=True`), where it can be computed without overflow.
 
 # %%
-def small_net(first_layer):
-    keras.utils.set_random_seed(budget.seed)  # both nets start from the same weights
+def build(first_layer, name):
+    keras.utils.set_random_seed(budget.seed)  # every net of this lesson starts from the same weights
     return keras.Sequential([
         keras.Input((32, 32, 3)),
         first_layer,
-        layers.Conv2D(16, 3, activation="relu"),
-        layers.MaxPooling2D(),
         layers.Conv2D(32, 3, activation="relu"),
-        layers.GlobalAveragePooling2D(),
+        layers.MaxPooling2D(),
+        layers.Conv2D(64, 3, activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Conv2D(64, 3, activation="relu"),
+        layers.Flatten(),
+        layers.Dense(64, activation="relu"),
         layers.Dense(10),
-    ])
+    ], name=name)
 
-
-raw, scaled = small_net(layers.Identity()), small_net(layers.Rescaling(1 / 255))
-assert raw.count_params() == scaled.count_params()
 
 # %% [markdown]
-# **Predict first**: which net has the lower loss after the *first* epoch? Is the other one merely later, or lost?
+# ## What does scaling buy?
+#
+# Pixels are whole numbers from 0 to 255. Weights start near zero and one learning rate serves them all, so a network
+# prefers inputs near zero too. Rather than believe that, we train the net twice on few images, once on each kind of
+# pixel. `Rescaling` is a layer: it stands *inside* the model, and whoever loads the model later cannot forget it.
+
+# %%
+raw = build(layers.Identity(), "raw")
+scaled = build(layers.Rescaling(1 / 255), "scaled")
+scaled.summary(line_length=80)
+assert raw.count_params() == scaled.count_params() == 122_570
+
+# %% [markdown]
+# **Predict first**: which net has the lower loss after the *first* epoch? Is the other one merely late, or lost?
 
 # %%
 def fit_briefly(model):
@@ -74,40 +87,14 @@ plots.compare_histories(histories, "The same net on raw and on scaled pixels");
 # in `fit`. `plots.compare_histories` draws each run's loss and accuracy, training dashed, validation solid.
 #
 # **Look at the first epoch.** How far apart do the losses start? Adam adapts its step to the size of the gradients, so
-# raw pixels do not always lose the race; which of the two would you trust with a learning rate that you cannot tune?
+# raw pixels do learn something; what would plain gradient descent do with them?
 #
-# ## The baseline
+# ## The loss before training
 #
-# Three convolutions find local patterns, max-pooling halves the resolution after two of them, and two dense layers
-# turn what is left into ten numbers.
-#
-# Those numbers are *logits*: any real value, one a class. The softmax that turns them into probabilities belongs to the
-# loss (`from_logits=True`), where it can be computed without overflow.
+# A net that knows nothing gives each of ten classes a probability of 0.1. **Work it out**: what is its cross-entropy?
 
 # %%
-keras.utils.set_random_seed(budget.seed)
-model = keras.Sequential([
-    keras.Input((32, 32, 3)),
-    layers.Rescaling(1 / 255),
-    layers.Conv2D(32, 3, activation="relu"),
-    layers.MaxPooling2D(),
-    layers.Conv2D(64, 3, activation="relu"),
-    layers.MaxPooling2D(),
-    layers.Conv2D(64, 3, activation="relu"),
-    layers.Flatten(),
-    layers.Dense(64, activation="relu"),
-    layers.Dense(10),
-], name="baseline")
-
-# %%
-model.summary(line_length=80)
-assert model.count_params() == 122_570
-
-# %% [markdown]
-# **Before you train**: a net that knows nothing gives each of ten classes a probability of 0.1. What is its
-# cross-entropy? The next cell checks your answer on the untrained net.
-
-# %%
+model = build(layers.Rescaling(1 / 255), "baseline")
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 untrained = loss(data.validation.labels[:100], model(data.validation.images[:100]))
 print(f"loss of the untrained net: {float(untrained):.3f}; log(10) = {np.log(10):.3f}")
@@ -121,12 +108,12 @@ assert abs(float(untrained) - np.log(10)) < 0.2
 # stays closed until lesson 6.
 
 # %%
-steps = budget.epochs * -(-len(data.train) // 128)
+steps = budget.epochs * -(-len(data.train) // 64)
 rate = keras.optimizers.schedules.CosineDecay(2e-3, decay_steps=steps)
 model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
 begun = time.perf_counter()
 history = model.fit(
-    training.batches(data.train, 128, shuffle=True), epochs=budget.epochs, shuffle=False, verbose=2,
+    training.batches(data.train, 64, shuffle=True), epochs=budget.epochs, shuffle=False, verbose=2,
     validation_data=training.batches(data.validation, 500), callbacks=[training.clock()],
 ).history
 seconds = time.perf_counter() - begun

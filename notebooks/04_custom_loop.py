@@ -17,13 +17,14 @@ data = take(load_cifar10(), budget.train_images, budget.validation_images)
 data
 
 # %%
+import sys
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from cifar_helpers import plots, runs, training
 
@@ -167,13 +168,13 @@ optimizer.build(model.trainable_variables)
 fast_step = tf.function(train_step)
 train_batches = training.batches(data.train, 128, shuffle=True)
 validation_batches = training.batches(data.validation, 500)
-metrics_and_reset()
+metrics_and_reset();
 
 # %%
 history = {"loss": [], "accuracy": [], "val_loss": [], "val_accuracy": [], "seconds": []}
 begun = time.perf_counter()
 for epoch in range(budget.epochs):
-    for images, labels in tqdm(train_batches, desc=f"epoch {epoch + 1}", leave=False):
+    for images, labels in tqdm(train_batches, desc=f"epoch {epoch + 1}", leave=False, file=sys.stdout):
         fast_step(images, labels)
     loss, accuracy = metrics_and_reset()
     for images, labels in validation_batches:

@@ -185,7 +185,7 @@ def _execute(notebook, folder: Path, progress: Progress) -> None:
         notebook, kernel_manager_class=ThisKernelManager, kernel_name=NATIVE_KERNEL_NAME,
         resources={"metadata": {"path": str(folder)}}, skip_cells_with_tag=SKIP, timeout=None, startup_timeout=120,
         on_notebook_start=stop_cleanly_on_signals, on_cell_execute=count,
-        record_timing=False, store_widget_state=False,
+        record_timing=False, store_widget_state=False, coalesce_streams=True,  # a progress bar leaves one line
     )
     try:
         client.execute(stderr=subprocess.DEVNULL)  # what a cell writes there is among its outputs all the same
