@@ -1,5 +1,7 @@
 """The course's figures. Each returns its matplotlib Figure; titles say when a result is not on CIFAR-10."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -30,7 +32,7 @@ def compare_histories(histories: dict[str, dict], title: str) -> plt.Figure:
     """Loss and accuracy an epoch, training dashed and validation solid, a colour a run."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
-        for colour, (name, history) in zip(PALETTE, histories.items(), strict=False):
+        for colour, (name, history) in zip(itertools.cycle(PALETTE), histories.items(), strict=False):
             epochs = range(1, len(history[measure]) + 1)
             axis.plot(epochs, history[measure], "--", color=colour, marker=".", label=f"{name}, training")
             if f"val_{measure}" in history:
@@ -84,7 +86,7 @@ def calibration(logits: dict[str, np.ndarray], labels: np.ndarray, title: str) -
     """How often a model is right, for how sure it said it was; on the diagonal the two agree."""
     figure, axis = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
     axis.plot([0, 1], [0, 1], ":", color="grey", label="perfectly calibrated")
-    for colour, (name, values) in zip(PALETTE, logits.items(), strict=False):
+    for colour, (name, values) in zip(itertools.cycle(PALETTE), logits.items(), strict=False):
         right = values.argmax(axis=1) == labels
         share, confidence = calibration_curve(right, probabilities(values).max(axis=1), n_bins=10, strategy="quantile")
         axis.plot(confidence, share, marker="o", markersize=4, color=colour, label=name)

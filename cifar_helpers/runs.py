@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Run:
     @property
     def marks(self) -> str:
         """What must be said beside the run's figures; empty where it is as the lesson means it."""
-        said = [marks.STAND_IN] if self.info["data"]["is_standin"] else []
+        said = ["stand-in data"] if self.info["data"]["is_standin"] else []
         said += [marks.RANDOM_BACKBONE] if self.info["backbone"] == "random weights" else []
         return ", ".join(said + ([] if self.info["budget"] == "laptop" else [f"{self.info['budget']} budget"]))
 
@@ -93,8 +94,13 @@ def _write(name, model, info, history, validation_logits) -> Run:
         (new / "history.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
         np.savez(new / "predictions.npz", format=FORMAT, validation_logits=validation_logits)
         (new / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
-        _put_aside(name, info, Path(temporary))
-        new.rename(runs_dir() / name)
+        aside = _put_aside(name, info, Path(temporary))
+        try:
+            new.rename(runs_dir() / name)
+        except OSError:
+            if aside:
+                aside.rename(runs_dir() / name)
+            raise
     return load_run(name)
 
 
@@ -104,24 +110,26 @@ def _without_optimizer(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, model.outputs, name=model.name) if functional else model
 
 
-def _put_aside(name: str, info: dict, trash: Path) -> None:
-    """Make room for a new run: an earlier one of its kind goes, one of another kind gets a longer name."""
+def _put_aside(name: str, info: dict, trash: Path) -> Path | None:
+    """Make room for a new run: an earlier one of its kind goes, one of another kind gets a longer name.
+
+    Returns where the earlier one stands now.
+    """
     old = runs_dir() / name
     if not old.exists():
-        return
+        return None
     try:
         before = load_run(name).info
     except CourseError:
         before = None  # unreadable: kept, under a name that says so
     if before and all(before[key] == info[key] for key in ("budget", "data", "backbone")):
-        old.rename(trash / "replaced")
-        return
+        return old.rename(trash / "replaced")
     suffix = f"-{before['budget']}{'-standin' if before['data']['is_standin'] else ''}" if before else "-unreadable"
     kept = runs_dir() / f"{name}{suffix}"
     if kept.exists():
         kept.rename(trash / "replaced")
-    old.rename(kept)
     print(f"The earlier run {name!r} is kept as {kept.name!r}.")
+    return old.rename(kept)
 
 
 @contextmanager
@@ -138,8 +146,7 @@ def load_run(name: str) -> Run:
     wrote it.
     """
     folder = runs_dir() / name
-    lesson = LESSONS.get(name.partition("-")[0], "its lesson")
-    remedy = f"run {lesson} to make it anew"
+    remedy = _remedy(name)
     if missing := [file for file in FILES if not (folder / file).is_file()]:
         raise CourseError(f"The run {name!r} lacks {', '.join(missing)}: {remedy}.")
     try:
@@ -148,9 +155,15 @@ def load_run(name: str) -> Run:
         if info["format"] > FORMAT:
             raise CourseError(f"The run {name!r} was written by a newer version of the course: update the course, "
                               f"or {remedy}.")
+        if lacking := {"data", "backbone", "budget", "versions"} - info.keys():
+            raise ValueError(f"run.json has no {', '.join(sorted(lacking))}")
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise CourseError(f"The run {name!r} cannot be read ({error}): {remedy}.") from error
     return Run(name, folder, info | {"name": name}, history)
+
+
+def _remedy(name: str) -> str:
+    return f"run {LESSONS.get(name.partition('-')[0], 'its lesson')} to make it anew"
 
 
 def load_model(run: Run) -> keras.Model:
@@ -160,7 +173,7 @@ def load_model(run: Run) -> keras.Model:
     """
     try:
         return keras.models.load_model(run.folder / "model.keras", compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise CourseError(f"The model of the run {run.name!r} was saved by Keras {run.info['versions']['keras']} and "
                           f"Keras {keras.__version__} cannot read it: update Keras, or run its lesson again "
                           f"({str(error).splitlines()[0][:200]}).") from error
@@ -217,20 +230,26 @@ def record_test(run: Run, logits: np.ndarray, data: Data, milliseconds: float) -
     labels = data.test.labels
     tested = {"test_accuracy": accuracy(logits, labels), "test_loss": cross_entropy(logits, labels),
               "test_images": len(labels), "milliseconds_per_image": round(milliseconds, 3)}
-    with np.load(run.folder / "predictions.npz", allow_pickle=False) as stored:
-        arrays = dict(stored)
+    arrays = load_predictions(run) | {"test_logits": logits, "test_labels": labels}
     with _locked():
         with whole_file(run.folder / "predictions.npz") as file:
-            np.savez(file, **arrays | {"test_logits": logits, "test_labels": labels})
+            np.savez(file, format=FORMAT, **arrays)
         with whole_file(run.folder / "run.json") as file:
             file.write(json.dumps(run.info | tested, indent=1, ensure_ascii=False).encode())
     return load_run(run.name)
 
 
 def load_predictions(run: Run) -> dict[str, np.ndarray]:
-    """The run's stored arrays: `validation_logits` and, after the comparison, `test_logits` and `test_labels`."""
-    with np.load(run.folder / "predictions.npz", allow_pickle=False) as stored:
-        return {key: stored[key] for key in stored.files if key != "format"}
+    """The run's stored arrays: `validation_logits` and, after the comparison, `test_logits` and `test_labels`.
+
+    Raises CourseError where the file is damaged.
+    """
+    try:
+        with (run.folder / "predictions.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files if key != "format"}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise CourseError(f"The predictions of the run {run.name!r} cannot be read ({error}): "
+                          f"{_remedy(run.name)}.") from error
 
 
 def train_missing(data: Data, names=tuple(LESSONS)) -> None:
@@ -246,7 +265,8 @@ def train_missing(data: Data, names=tuple(LESSONS)) -> None:
         done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False,
                               cwd=script.parent)
         if done.returncode:
-            raise CourseError(f"{lesson} stopped with {done.stderr.strip().splitlines()[-1]}: open it and run it.")
+            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            raise CourseError(f"{lesson} stopped with {said[-1]}: open it and run it.")
 
 
 def _script(lesson: str) -> Path:
@@ -259,11 +279,12 @@ def _script(lesson: str) -> Path:
 def table(runs: list[Run]) -> pd.DataFrame:
     """The comparison: a row a run; accuracies are shares from 0 to 1, losses are in nats."""
     columns = {
-        "train_accuracy": "train acc", "validation_accuracy": "val acc", "test_accuracy": "test acc",
-        "train_loss": "train loss", "validation_loss": "val loss", "test_loss": "test loss",
+        "train_accuracy": "acc train", "validation_accuracy": "acc val", "test_accuracy": "acc test",
+        "train_loss": "loss train", "validation_loss": "loss val", "test_loss": "loss test",
         "parameters": "parameters", "train_seconds": "train s", "milliseconds_per_image": "ms/image",
     }
     # short titles: the table is printed in terminals too
     rows = {run.name: {title: run.info.get(key, np.nan) for key, title in columns.items()} | {"note": run.marks}
             for run in runs}
-    return pd.DataFrame.from_dict(rows, orient="index").round(dict.fromkeys(columns.values(), 4))
+    return pd.DataFrame.from_dict(rows, orient="index").round(
+        {title: 3 if title.startswith(("acc", "loss")) else 1 for title in columns.values()})

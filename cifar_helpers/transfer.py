@@ -6,6 +6,7 @@ import re
 import socket
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -62,8 +63,8 @@ def _build(name: str, image_size: int | None, weights: str | None = None) -> ker
 
 def named_file(path: Path, name: str) -> Path:
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.name.lower().startswith(name.lower())
-                       and file.name.endswith((".keras", ".weights.h5")))
+        pattern = re.compile(rf"{name}[^a-z0-9].*\.?(keras|weights\.h5)", re.IGNORECASE)  # ResNet50, not ResNet50V2
+        found = sorted(file for file in path.iterdir() if pattern.fullmatch(file.name))
         if not found:
             raise DataError(f"BACKBONE_PATH is the folder {path}, and no .keras or .weights.h5 file in it begins "
                             f"with {name.lower()!r}: put the file there, or unset BACKBONE_PATH.")
@@ -82,27 +83,32 @@ def _from_file(path: Path, name: str, image_size: int | None) -> keras.Model:
     try:
         if path.name.endswith(".keras"):
             loaded = keras.models.load_model(path, compile=False, safe_mode=True)
-            # files of older Keras versions give lists of one tensor, and would do so inside other models too
-            loaded = keras.Model(loaded.inputs[0], loaded.outputs[0], name=loaded.name)
-            if loaded.input_shape[1:3] == (None, None) or loaded.input_shape[1:] == backbone.input_shape[1:]:
-                backbone = _checked(loaded, backbone, path, name)
-            else:
-                backbone.set_weights(_checked(loaded, backbone, path, name).get_weights())
+            weights = _checked(loaded, backbone, path, name).get_weights()
+            # its own layers, which may have other strides than Keras's, at any size; a file of an older Keras gives
+            # lists of one tensor
+            backbone = keras.models.clone_model(keras.Model(loaded.inputs[0], loaded.outputs[0]),
+                                                input_tensors=keras.Input((image_size, image_size, 3)))
+            backbone.set_weights(weights)
         else:
             backbone.load_weights(path)
     except DataError:
         raise
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as {name} ({str(error).splitlines()[0][:160]}): name a backbone "
+    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as {name} ({_first_line(error)[:160]}): name a backbone "
                         f"without its top, saved by Keras {keras.__version__} or older.") from error
     return backbone
 
 
 def _checked(loaded: keras.Model, expected: keras.Model, path: Path, name: str) -> keras.Model:
-    if [weight.shape for weight in loaded.weights] != [weight.shape for weight in expected.weights]:
-        raise DataError(f"{path} does not hold a {name} without its top: name the right file, or change the "
-                        "backbone's name in the lesson.")
+    shapes = [[tuple(weight.shape) for weight in model.weights] for model in (loaded, expected)]
+    if shapes[0] != shapes[1] or len(loaded.outputs[0].shape) != 4:
+        raise DataError(f"{path} does not hold a {name} without its top and pooling: name the right file, "
+                        "or change the backbone's name in the lesson.")
     return loaded
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _official(name: str, image_size: int | None) -> tuple[keras.Model, str]:
@@ -115,7 +121,7 @@ def _official(name: str, image_size: int | None) -> tuple[keras.Model, str]:
     except Exception as error:  # Keras raises a bare Exception where a download fails
         marks.add(marks.RANDOM_BACKBONE)
         print(f"{NOTICE}\n  THIS {name} IS NOT PRETRAINED: its weights are random.\n  The ImageNet weights could not "
-              f"be had ({str(error).splitlines()[0][:100]}).\n  The steps below work, their accuracies mean nothing. "
+              f"be had ({_first_line(error)[:100]}).\n  The steps below work, their accuracies mean nothing. "
               f"Set BACKBONE_PATH to a\n  .keras file of the backbone (see README.md).\n{NOTICE}")
         return _build(name, image_size), RANDOM
     finally:
@@ -133,7 +139,7 @@ def extract_features(extractor: keras.Model, images: np.ndarray, label: str = "f
     pieces, seconds = [], 0.0
     with tqdm(total=len(images), desc=label, unit="image", file=sys.stdout) as bar:
         for start in range(0, len(images), CHUNK):
-            part = images[start:start + CHUNK]
+            part = np.ascontiguousarray(images[start:start + CHUNK])
             piece, cost = _piece(extractor, part, folder / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npz")
             pieces.append(piece)
             seconds += cost
@@ -143,9 +149,9 @@ def extract_features(extractor: keras.Model, images: np.ndarray, label: str = "f
 
 def _piece(extractor: keras.Model, images: np.ndarray, file: Path) -> tuple[np.ndarray, float]:
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             return stored["features"], float(stored["seconds"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or damaged: made anew
     begun = time.perf_counter()
     features = np.concatenate([extractor.predict_on_batch(images[at:at + 50]) for at in range(0, len(images), 50)])
