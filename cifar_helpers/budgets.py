@@ -24,7 +24,7 @@ LESSONS = {
     },
     "augmentation": {
         "smoke": _FEW | {"epochs": 1},
-        "laptop": _ALL | {"epochs": 5},
+        "laptop": _ALL | {"epochs": 4},
         "full": _ALL | {"epochs": 30},
     },
     "custom_loop": {
@@ -35,10 +35,10 @@ LESSONS = {
     "transfer": {
         "smoke": {"train_images": 100, "validation_images": 100, "image_size": 32, "experiment_images": 100,
                   "head_epochs": 2, "fine_tune_images": 64, "fine_tune_epochs": 1},
-        "laptop": {"train_images": 10_000, "validation_images": 1_000, "image_size": 96, "experiment_images": 1_000,
+        "laptop": {"train_images": 12_000, "validation_images": 1_000, "image_size": 96, "experiment_images": 1_000,
                    "head_epochs": 20, "fine_tune_images": 4_000, "fine_tune_epochs": 1},
-        "full": {"train_images": None, "validation_images": None, "image_size": 128, "experiment_images": 4_000,
-                 "head_epochs": 30, "fine_tune_images": None, "fine_tune_epochs": 6},
+        "full": {"train_images": None, "validation_images": 2_000, "image_size": 128, "experiment_images": 2_000,
+                 "head_epochs": 20, "fine_tune_images": 10_000, "fine_tune_epochs": 2},
     },
     "comparison": {
         "smoke": {"test_images": 200, "bootstrap": 200},

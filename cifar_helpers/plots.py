@@ -64,7 +64,7 @@ def confusion_matrices(predictions: dict[str, np.ndarray], labels: np.ndarray, c
     """A matrix a model: of each true class (row), the share that was taken for each class (column)."""
     columns = min(3, len(predictions))
     rows = -(-len(predictions) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 4.4 * rows + 0.4), squeeze=False,
+    figure, axes = plt.subplots(rows, columns, figsize=(4.1 * columns + 0.6, 4.5 * rows + 0.4), squeeze=False,
                                 layout="constrained")
     for axis in axes.flat[len(predictions):]:
         axis.axis("off")

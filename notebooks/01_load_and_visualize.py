@@ -7,7 +7,11 @@
 # > **You will**: check shapes and dtypes; draw images, classes and pixel values; split the data in three; build a
 # > `tf.data` pipeline step by step; set two yardsticks
 #
-# TABLE:load
+# | Budget | Minutes on two cores | Validation accuracy of the yardsticks |
+# |---|---|---|
+# | `smoke` | under 1 | 0.10 and 0.15 to 0.30 |
+# | `laptop` | under 1 | 0.10 and 0.32 to 0.38 |
+# | `full` | under 1 | 0.10 and 0.37 to 0.42 |
 #
 # CIFAR-10 holds 60,000 colour photographs of 32 x 32 pixels in ten classes. Alex Krizhevsky, Vinod Nair and Geoffrey
 # Hinton had students label them in 2009. The photographs come from *80 Million Tiny Images*, a collection that its
@@ -198,19 +202,19 @@ print(inspect.getsource(training.batches))
 # ## Two yardsticks
 #
 # A network has to beat something. The first yardstick always says the most frequent class; the second, logistic
-# regression, weighs each of the 3,072 pixel values and adds them up. Neither needs TensorFlow.
+# regression, weighs each of the 3,072 pixel values (standardised first) and adds them up. Neither needs TensorFlow.
 
 # %%
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler
+from sklearn.preprocessing import StandardScaler
 
 few = slice(budget.yardstick_images)
 train_x, train_y = data.train.images[few].reshape(-1, 3_072), data.train.labels[few]
 validation_x = data.validation.images.reshape(-1, 3_072)
 yardsticks = {"most frequent class": DummyClassifier(strategy="most_frequent"),
-              "logistic regression": make_pipeline(MinMaxScaler(), LogisticRegression(C=0.001, tol=0.01))}
+              "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(C=1e-4, tol=0.01))}
 for name, model in yardsticks.items():
     score = model.fit(train_x, train_y).score(validation_x, data.validation.labels)
     print(f"{name:20} trained on {len(train_y):,} images: validation accuracy {score:.3f}")

@@ -6,7 +6,11 @@
 # > **You will**: measure what scaling buys; build, compile and fit a `Sequential` CNN; read its curves; predict one
 # > image; save the model and get the same answers back
 #
-# TABLE:baseline
+# | Budget | Minutes on two cores | Validation accuracy |
+# |---|---|---|
+# | `smoke` | under 1 | says nothing |
+# | `laptop` | 2 | 0.66 to 0.71 |
+# | `full` | 3 | 0.69 to 0.72 |
 
 # %%
 from cifar_helpers import load_cifar10, start_lesson, take

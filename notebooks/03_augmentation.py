@@ -6,7 +6,11 @@
 # > **You will**: draw nine augmentations of the same pictures; put two into a `tf.data` pipeline; train one net with
 # > and without them; find augmentations that break labels
 #
-# TABLE:augmentation
+# | Budget | Minutes on two cores | Validation accuracy, without and with |
+# |---|---|---|
+# | `smoke` | under 1 | says nothing |
+# | `laptop` | 3 to 4 | 0.70 to 0.77, 0.68 to 0.77 |
+# | `full` | not measured yet | not measured yet |
 
 # %%
 from cifar_helpers import load_cifar10, start_lesson, take

@@ -7,7 +7,11 @@
 # > **You will**: subclass `keras.Model`; write a training step with `tf.GradientTape`; time it eager and as a graph;
 # > write the whole loop; put the step back into `fit`
 #
-# TABLE:custom_loop
+# | Budget | Minutes on two cores | Validation accuracy |
+# |---|---|---|
+# | `smoke` | under 1 | says nothing |
+# | `laptop` | 1 to 2 | 0.65 to 0.70 |
+# | `full` | 3 | 0.72 to 0.76 |
 
 # %%
 from cifar_helpers import load_cifar10, start_lesson, take

@@ -118,7 +118,7 @@ def test_a_file_with_its_own_pooling_is_refused(saved, tmp_path, monkeypatch):
     model, _ = saved
     keras.Model(model.inputs, layers.GlobalAveragePooling2D()(model.output)).save(tmp_path / "pooled.keras")
     monkeypatch.setenv("BACKBONE_PATH", str(tmp_path / "pooled.keras"))
-    with pytest.raises(DataError, match="pooled.keras.*pooling: name the right file"):
+    with pytest.raises(DataError, match=r"pooled\.keras.*pooling: name the right file"):
         transfer.load_backbone()
 
 
