@@ -3,11 +3,12 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,7 @@ def save_run(name: str, model: keras.Model, data: Data, budget: SimpleNamespace,
     }
     try:
         with _locked():
+            _clear_leftovers()
             return _write(name, model, info, history, validation_logits)
     except OSError as error:
         raise CourseError(f"The run {name!r} could not be saved ({error}): free some space or set COURSE_RUNS to a "
@@ -130,6 +132,17 @@ def _put_aside(name: str, info: dict, trash: Path) -> Path | None:
         kept.rename(trash / "replaced")
     print(f"The earlier run {name!r} is kept as {kept.name!r}.")
     return old.rename(kept)
+
+
+def _clear_leftovers() -> None:
+    """Finish or remove what a killed process left; call it under the lock, when nobody else is writing."""
+    for left in runs_dir().glob(".*-*"):
+        if not left.is_dir():
+            continue
+        name = left.name[1:].rpartition("-")[0]
+        if (left / "replaced").is_dir() and not (runs_dir() / name).exists():
+            (left / name).rename(runs_dir() / name)  # killed between two renames: the new run was whole by then
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -199,6 +212,9 @@ def list_runs(data: Data | None = None) -> list[Run]:
 
 def _readable(tell: bool = False) -> list[Run]:
     found = []
+    if runs_dir().is_dir():
+        with suppress(OSError), _locked():  # a folder that cannot be written can be read all the same
+            _clear_leftovers()
     folders = [folder for folder in runs_dir().glob("[!.]*") if folder.is_dir()] if runs_dir().is_dir() else []
     for folder in folders:
         try:

@@ -10,7 +10,7 @@
 # | Budget | Minutes on two cores | Validation accuracy |
 # |---|---|---|
 # | `smoke` | under 1 | says nothing |
-# | `laptop` | 1 to 2 | 0.65 to 0.70 |
+# | `laptop` | 1 | 0.65 to 0.70 |
 # | `full` | 3 | 0.72 to 0.76 |
 
 # %%

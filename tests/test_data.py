@@ -5,7 +5,6 @@ import hashlib
 import os
 import shutil
 import threading
-from contextlib import contextmanager
 
 import fixtures
 import numpy as np
@@ -314,20 +313,8 @@ def test_without_a_cache_folder_nothing_is_said_to_be_damaged(npz, monkeypatch, 
     assert "damaged" not in capsys.readouterr().out
 
 
-@contextmanager
-def files_limited_to(size):
-    """Writing more to one file fails with OSError, as it does on a full disk."""
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 def test_images_are_loaded_where_the_disk_is_full_and_a_line_says_so(npz, given, tmp_path, capsys):
-    with files_limited_to(100_000):
+    with fixtures.files_limited_to(100_000):
         loaded = load_cifar10(npz)
     assert np.array_equal(loaded.test.images, given.test_images)
     assert "The images are not cached (" in capsys.readouterr().out
@@ -342,7 +329,7 @@ def test_images_are_loaded_where_the_disk_is_full_and_a_line_says_so(npz, given,
 def test_a_file_that_cannot_be_written_whole_leaves_nothing_and_keeps_the_old_one(sizes, tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "a.npz").write_bytes(b"old")
-    with files_limited_to(500), pytest.raises(OSError), whole_file(tmp_path / "cache" / "a.npz") as file:
+    with fixtures.files_limited_to(500), pytest.raises(OSError), whole_file(tmp_path / "cache" / "a.npz") as file:
         for size in sizes:
             file.write(bytes(size))
     assert fixtures.tree(tmp_path / "cache") == {"a.npz": b"old"}

@@ -4,10 +4,10 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import SimpleNamespace
@@ -201,20 +201,28 @@ def test_a_model_that_is_saved_half_leaves_all_as_it_was(error, raised, earlier,
                          str(caught.value))
 
 
-@contextmanager
-def files_limited_to(size):
-    """Writing more to one file fails with OSError, as it does on a full disk."""
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+def test_a_process_killed_between_the_two_renames_loses_nothing(folder):
+    save()
+    left = folder / ".baseline-x1y2"
+    left.mkdir()
+    (folder / "baseline").rename(left / "replaced")
+    shutil.copytree(left / "replaced", left / "baseline")
+    [found] = runs.list_runs()
+    assert found.name == "baseline"
+    assert not left.exists()
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_never_listed(folder):
+    left = folder / ".baseline-x1y2"
+    (left / "baseline").mkdir(parents=True)
+    (left / "baseline" / "run.json").write_text('{"format"')
+    assert runs.list_runs() == []
+    assert not left.exists()
 
 
 def test_a_full_disk_leaves_all_as_it_was_and_says_what_to_do(earlier, folder, model):
-    with files_limited_to(5_000), pytest.raises(CourseError, match=r"could not be saved .* earlier runs are as"):
+    refused = pytest.raises(CourseError, match=r"could not be saved .* earlier runs are as")
+    with fixtures.files_limited_to(5_000), refused:
         save(model=model)
     assert_as_before(folder, earlier)
 
