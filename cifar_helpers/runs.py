@@ -303,4 +303,4 @@ def table(runs: list[Run]) -> pd.DataFrame:
     rows = {run.name: {title: run.info.get(key, np.nan) for key, title in columns.items()} | {"note": run.marks}
             for run in runs}
     return pd.DataFrame.from_dict(rows, orient="index").round(
-        {title: 3 if title.startswith(("acc", "loss")) else 1 for title in columns.values()})
+        {title: 3 if title.startswith(("acc", "loss")) else 2 for title in columns.values()})

@@ -116,6 +116,10 @@ def test_check_finds_missing_and_orphaned_notebooks(lesson):
     assert not first.exists()
 
 
+def test_every_lesson_of_the_course_is_what_its_script_says():
+    assert pairs.faults(pairs.NOTEBOOKS) == []
+
+
 def test_check_of_a_folder_without_lessons_fails(tmp_path):
     assert "holds no lesson" in pairs.faults(tmp_path)[0]
 
