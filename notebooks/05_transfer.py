@@ -241,7 +241,8 @@ assert not any(layer.trainable for layer in backbone.layers if isinstance(layer,
 flip = layers.RandomFlip("horizontal")
 some = take(data, train=budget.fine_tune_images)
 steps = budget.fine_tune_epochs * -(-len(some.train) // 32)
-schedule = keras.optimizers.schedules.CosineDecay(1e-6, steps, warmup_target=5e-5, warmup_steps=steps // 5)
+warmup = steps // 5
+schedule = keras.optimizers.schedules.CosineDecay(1e-6, steps - warmup, warmup_target=5e-5, warmup_steps=warmup)
 model.compile(keras.optimizers.Adam(schedule), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
               metrics=["accuracy"])
 begun = time.perf_counter()
