@@ -221,9 +221,9 @@ augmented = train("augmented", augment)
 plots.compare_histories({run.name: run.history for run in (plain, augmented)}, "The same net, without and with");
 
 # %% [markdown]
-# **Compare the distances** between the dashed and the solid line of each colour. With augmentation the training task is
-# harder and the gap tends to be smaller. Is the validation accuracy better *yet*? Augmentation pays late: an epoch of changed
-# pictures teaches less about each, and the gain shows once the plain net has begun to learn by heart.
+# **Compare the distances** between the dashed and the solid line of each colour. With augmentation the training task
+# is harder and the gap tends to be smaller. Is the validation accuracy better *yet*? Augmentation pays late: an epoch
+# of changed pictures teaches less about each, and the gain shows once the plain net has begun to learn by heart.
 
 # %%
 for run in (plain, augmented):
