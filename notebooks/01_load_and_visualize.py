@@ -13,6 +13,8 @@
 # | `laptop` | under 1 | 0.10 and 0.32 to 0.38 |
 # | `full` | under 1 | 0.10 and 0.37 to 0.42 |
 #
+# On a GPU the minutes have not been measured yet.
+#
 # CIFAR-10 holds 60,000 colour photographs of 32 x 32 pixels in ten classes. Alex Krizhevsky, Vinod Nair and Geoffrey
 # Hinton had students label them in 2009. The photographs come from *80 Million Tiny Images*, a collection that its
 # authors withdrew in 2020 because of offensive labels and pictures; `data/README.md` says more.

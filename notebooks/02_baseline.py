@@ -11,6 +11,8 @@
 # | `smoke` | under 1 | says nothing |
 # | `laptop` | 2 | 0.66 to 0.71 |
 # | `full` | 3 | 0.69 to 0.72 |
+#
+# On a GPU the minutes have not been measured yet.
 
 # %%
 from cifar_helpers import load_cifar10, start_lesson, take

@@ -11,6 +11,8 @@
 # | `smoke` | under 1 | says nothing |
 # | `laptop` | 3 to 4 | 0.77 to 0.82, 0.74 to 0.80 |
 # | `full` | not measured yet | not measured yet |
+#
+# On a GPU the minutes have not been measured yet.
 
 # %%
 from cifar_helpers import load_cifar10, start_lesson, take

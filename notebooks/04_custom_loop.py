@@ -12,6 +12,8 @@
 # | `smoke` | under 1 | says nothing |
 # | `laptop` | 1 | 0.65 to 0.70 |
 # | `full` | 3 | 0.72 to 0.76 |
+#
+# On a GPU the minutes have not been measured yet.
 
 # %%
 from cifar_helpers import load_cifar10, start_lesson, take

@@ -12,6 +12,8 @@
 # | `smoke` | under 1 | says nothing |
 # | `laptop` | 5 | 0.83 to 0.87, 0.84 to 0.88 |
 # | `full` | not measured yet | not measured yet |
+#
+# On a GPU the minutes have not been measured yet.
 
 # %%
 from cifar_helpers import load_cifar10, start_lesson, take

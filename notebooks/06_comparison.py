@@ -12,6 +12,8 @@
 # | `smoke` | under 1 | says nothing |
 # | `laptop` | 2 to 3 | as the lessons' validation accuracies, within 0.02 |
 # | `full` | not measured yet | not measured yet |
+#
+# On a GPU the minutes have not been measured yet.
 
 # %%
 from cifar_helpers import load_cifar10, start_lesson, take
