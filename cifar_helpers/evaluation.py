@@ -6,7 +6,7 @@ import pandas as pd
 import tensorflow as tf
 from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest, bootstrap
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from cifar_helpers.marks import marked
 
@@ -30,6 +30,11 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean cross-entropy in nats of logits (n, classes) for labels (n,)."""
     return float(-np.mean(log_softmax(logits, axis=1)[np.arange(len(labels)), labels]))
+
+
+def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Numbers of images, int64 (classes, classes): a row a true class, a column what it was taken for."""
+    return confusion_matrix(labels, logits.argmax(axis=1), labels=range(logits.shape[1]))
 
 
 def per_class(logits: np.ndarray, labels: np.ndarray, class_names) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """One call that opens every lesson: supported versions, seed, quiet start, budget."""
 
+import os
 import sys
 from importlib import metadata
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from cifar_helpers.budgets import get_budget
 from cifar_helpers.errors import CourseError
 from cifar_helpers.machine import describe, prefer_bfloat16
 
-SEED = 2026
+SEED = 2026  # where COURSE_SEED names no other
 
 
 def version_faults() -> list[str]:
@@ -39,18 +40,31 @@ def version_faults() -> list[str]:
     return faults
 
 
-def start_lesson(lesson: str, seed: int = SEED) -> SimpleNamespace:
+def chosen_seed() -> int:
+    """The seed that `COURSE_SEED` names, 2026 where it is not set.
+
+    Raises CourseError where it names no whole number from 0 to 2**32 - 1.
+    """
+    text = os.environ.get("COURSE_SEED", "").strip() or str(SEED)
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise CourseError(f"COURSE_SEED is {text!r}: set it to a whole number from 0 to {2**32 - 1}, or unset it.")
+    return int(text)
+
+
+def start_lesson(lesson: str, seed: int | None = None) -> SimpleNamespace:
     """Check the versions, seed every generator, and return the lesson's budget.
 
-    `lesson` is a key of `budgets.LESSONS`. Prints two lines: what the lesson runs on, and how much it trains.
-    The budget has `name`, `lesson`, `seed` and the numbers of images and epochs.
+    `lesson` is a key of `budgets.LESSONS`; `seed` stands for `COURSE_SEED`, which is 2026 where it is not set. Prints
+    two lines: what the lesson runs on, and how much it trains. The budget has `name`, `lesson`, `seed` and the numbers
+    of images and epochs.
 
-    Raises CourseError where a version is not supported, the budget is unknown, or Keras runs on another backend.
+    Raises CourseError where a version is not supported, the budget or the seed is none, or Keras runs on another
+    backend.
     """
     if faults := version_faults():
         raise CourseError(" ".join(faults))
     budget = get_budget(lesson)
-    budget.seed = seed
+    budget.seed = seed = chosen_seed() if seed is None else seed
     here = describe()
     import keras
 

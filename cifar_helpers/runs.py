@@ -21,7 +21,7 @@ from filelock import FileLock
 from cifar_helpers import machine, marks, models  # noqa: F401  models: registers the course's classes with Keras
 from cifar_helpers.data import Data
 from cifar_helpers.errors import CourseError, DataError
-from cifar_helpers.evaluation import accuracy, cross_entropy, predict_logits
+from cifar_helpers.evaluation import accuracy, confusion, cross_entropy, predict_logits
 from cifar_helpers.paths import checkout, runs_dir, whole_file
 
 FORMAT = 1
@@ -236,8 +236,11 @@ def _other_data(run: Run, data: Data) -> str:
             "it was trained on.")
 
 
-def record_test(run: Run, logits: np.ndarray, data: Data, milliseconds: float) -> Run:
-    """Add the held-out test set's figures to a run: logits (n, 10), accuracy, loss, milliseconds an image.
+def record_test(run: Run, logits: np.ndarray, data: Data, milliseconds: float, mirrored_logits=None) -> Run:
+    """Add the held-out test set's figures to a run: logits (n, 10), accuracy, loss, confusion, milliseconds an image.
+
+    `mirrored_logits` (n, 10) are those of the same images mirrored; what the mean of both reaches stands apart, as
+    `test_accuracy_flips`. In the confusion matrix rows are true classes and values are numbers of images.
 
     Raises DataError where the run was trained on images from another source; the run stays as it was.
     """
@@ -245,7 +248,10 @@ def record_test(run: Run, logits: np.ndarray, data: Data, milliseconds: float) -
         raise DataError(_other_data(run, data))
     labels = data.test.labels
     tested = {"test_accuracy": accuracy(logits, labels), "test_loss": cross_entropy(logits, labels),
-              "test_images": len(labels), "milliseconds_per_image": round(milliseconds, 3)}
+              "test_images": len(labels), "milliseconds_per_image": round(milliseconds, 3),
+              "test_confusion": confusion(logits, labels).tolist()}
+    if mirrored_logits is not None:
+        tested["test_accuracy_flips"] = accuracy(logits + mirrored_logits, labels)
     arrays = load_predictions(run) | {"test_logits": logits, "test_labels": labels}
     with _locked():
         with whole_file(run.folder / "predictions.npz") as file:

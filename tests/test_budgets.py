@@ -144,3 +144,17 @@ def test_a_lesson_does_not_start_on_an_unknown_budget_or_name(budget, name, monk
     monkeypatch.setenv("COURSE_BUDGET", budget)
     with pytest.raises(CourseError, match="one of"):
         lesson.start_lesson(name)
+
+
+def test_the_seed_is_the_one_that_the_environment_names(monkeypatch):
+    monkeypatch.delenv("COURSE_SEED", raising=False)
+    assert lesson.chosen_seed() == lesson.SEED
+    monkeypatch.setenv("COURSE_SEED", " 7 ")
+    assert lesson.chosen_seed() == 7
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "seven", str(2**32)])
+def test_a_seed_that_is_none_is_named(seed, monkeypatch):
+    monkeypatch.setenv("COURSE_SEED", seed)
+    with pytest.raises(CourseError, match=f"COURSE_SEED is '{seed}': set it to a whole number"):
+        lesson.chosen_seed()

@@ -88,6 +88,10 @@ def test_the_table_says_when_the_images_are_a_stand_in():
         marks.discard(marks.STAND_IN)
 
 
+def test_a_confusion_matrix_has_a_row_for_every_class_also_where_none_occurs():
+    assert evaluation.confusion(says(0, 1, 1), np.array([0, 0, 1])).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+
+
 # --- intervals ---
 
 

@@ -259,7 +259,8 @@ import numpy as np
 
 for name, content in {
     "keras": {"Model": type("Model", (), {})}, "pandas": {"DataFrame": None}, "cifar_helpers.models": {},
-    "cifar_helpers.evaluation": {"accuracy": lambda *_: 0.5, "cross_entropy": lambda *_: 0.5, "predict_logits": None},
+    "cifar_helpers.evaluation": {"accuracy": lambda *_: 0.5, "confusion": None, "cross_entropy": lambda *_: 0.5,
+                                 "predict_logits": None},
 }.items():
     sys.modules[name] = types.ModuleType(name)
     vars(sys.modules[name]).update(content)
@@ -485,6 +486,7 @@ def test_recording_the_test_adds_its_figures_and_keeps_the_others(folder):
     before = visible(folder)
     tested = runs.record_test(run, logits(DATA.test.labels, 4), DATA, 1.23456)
     added = {"test_accuracy": 0.6, "test_images": 10, "milliseconds_per_image": 1.235,
+             "test_confusion": evaluation.confusion(logits(DATA.test.labels, 4), DATA.test.labels).tolist(),
              "test_loss": pytest.approx(evaluation.cross_entropy(logits(DATA.test.labels, 4), DATA.test.labels))}
     assert tested.info == run.info | added
     assert runs.load_run("baseline") == tested
@@ -501,6 +503,12 @@ def test_predictions_come_back_as_they_were_saved():
     assert sorted(predictions) == ["test_labels", "test_logits", "validation_logits"]
     for name, array in (("test_labels", DATA.test.labels), ("test_logits", test), ("validation_logits", validation)):
         assert predictions[name].dtype == array.dtype and np.array_equal(predictions[name], array)
+
+
+def test_what_flips_at_test_time_reach_stands_apart():
+    wrong, sure = logits(DATA.test.labels, 4), 3 * logits(DATA.test.labels)
+    tested = runs.record_test(save(), wrong, DATA, 1, mirrored_logits=sure).info
+    assert tested["test_accuracy"] == 0.6 and tested["test_accuracy_flips"] == 1
 
 
 def test_the_test_may_be_recorded_again():
