@@ -27,3 +27,31 @@ class SubclassedCNN(keras.Model):
 
     def get_config(self):
         return {**super().get_config(), "classes": self.classes, "dropout": self.dropout_rate}
+
+
+@keras.saving.register_keras_serializable("cifar_helpers")
+class FastCNN(keras.Model):
+    """A whitening convolution, three blocks of two convolutions, the maximum over positions; returns logits."""
+
+    def __init__(self, width=32, classes=10, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.classes = width, classes
+        self.scale = layers.Rescaling(1 / 64, offset=-2)
+        self.whiten = layers.Conv2D(24, 2, use_bias=False, trainable=False)
+        widths = (width, width, 4 * width, 4 * width, 4 * width, 4 * width)
+        self.convolutions = [layers.Conv2D(filters, 3, padding="same", use_bias=False) for filters in widths]
+        self.norms = [layers.BatchNormalization(momentum=0.6, scale=False) for _ in widths]
+        self.pool, self.relu, self.peak = layers.MaxPooling2D(), layers.ReLU(), layers.GlobalMaxPooling2D()
+        self.logits = layers.Dense(classes, use_bias=False)
+
+    def call(self, images, training=False):
+        x = self.relu(self.whiten(self.scale(images)))
+        for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            x = convolution(x)
+            if number % 2 == 0:
+                x = self.pool(x)
+            x = self.relu(norm(x, training=training))
+        return self.logits(self.peak(x)) / 9
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width, "classes": self.classes}
