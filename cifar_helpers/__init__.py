@@ -1,15 +1,23 @@
 """Helpers of the course: what a lesson needs but does not teach, one call each.
 
-data          where the images come from, and the three splits
-budgets       how much a lesson trains: smoke, laptop or full
-lesson        one call that opens every lesson
-augmentation  cutout, MixUp and CutMix on batches
-models        the course's own networks
-training      schedules, custom loop parts and seeds
-transfer      pretrained backbones and cached features
-runs          trained models on disk, whole or not at all
-evaluation    accuracy, intervals, tests and calibration
-plots         the figures
+data        where the images come from, and the three splits
+archives    the file formats that images come in
+download    official archives from mirrors, checked
+standin     drawn pictures for where there are no images
+budgets     how much a lesson trains: smoke, laptop or full
+lesson      one call that opens every lesson
+machine     what this machine is, and the settings that follow from it
+training    batches in, seconds out
+models      the course's subclassed networks
+transfer    pretrained backbones and cached features
+cluster     functions of a lesson as processes of one cluster
+runs        trained models on disk, whole or not at all
+reference   reference results that ship with the course
+evaluation  accuracy, intervals, tests and calibration
+plots       the figures
+marks       what must be said beside a figure
+paths       where caches and runs stand, and whole files
+errors      the errors that the course raises
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -4,6 +4,7 @@ import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
@@ -119,4 +120,42 @@ def intervals(points: dict[str, float], ranges: dict[str, tuple[float, float]], 
     axis.set(xlabel="test accuracy")
     axis.grid(axis="x", alpha=0.3)
     figure.suptitle(marked(title))
+    return figure
+
+
+def spread(histories: dict[str, list[dict]], measure: str, title: str) -> plt.Figure:
+    """A measure an epoch as mean over seeds, with the range over seeds behind it, a colour a run.
+
+    `histories` has a history a seed for each run, as `reference.histories` gives them; where they differ in length, all
+    are drawn as far as the shortest goes. The title gets no mark: results that ship are of CIFAR-10 and of pretrained
+    backbones, whatever the lesson runs on.
+    """
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    for colour, (name, found) in zip(itertools.cycle(PALETTE), histories.items(), strict=False):
+        length = min(len(history[measure]) for history in found)
+        values = np.array([history[measure][:length] for history in found])
+        epochs = range(1, length + 1)
+        axis.plot(epochs, values.mean(axis=0), color=colour, label=f"{name}, {len(found)} seed{'s' * (len(found) > 1)}")
+        axis.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0)
+    axis.set(xlabel="epoch", ylabel=measure.replace("val_", "validation "))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.suptitle(title)
+    return figure
+
+
+def ablation(records: list[dict], title: str) -> plt.Figure:
+    """A dot a training: the validation accuracy of a recipe `without` one of its ideas, the best above.
+
+    `records` are those of `reference.load_ablation`. The title gets no mark, as in `spread`.
+    """
+    table = pd.DataFrame(records)
+    order = table.groupby("without").validation_accuracy.mean().sort_values(ascending=False).index
+    figure, axis = plt.subplots(figsize=(8, 0.4 * len(order) + 1.3), layout="constrained")
+    sns.stripplot(table, x="validation_accuracy", y="without", order=order, jitter=False, size=7, alpha=0.8,
+                  color=PALETTE[0], ax=axis)
+    axis.set(xlabel="validation accuracy", ylabel="without")
+    axis.grid(axis="x", alpha=0.3)
+    figure.suptitle(title)
     return figure
