@@ -12,10 +12,10 @@ endif
 # Debian ships venv without ensurepip unless python3-venv is installed; such a Python cannot make an environment.
 SERVES := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: course test lab notebooks check clean
+.PHONY: course test lab notebooks results bench bench-scaling check clean
 
-course: .venv/.installed  ## run the lessons in order, and leave pages and the comparison in build/
-	@$(VENV_PYTHON) tools/run_course.py
+course: .venv/.installed  ## run lessons 1 to 6 in order, and leave pages and the comparison in build/
+	@$(VENV_PYTHON) tools/run_course.py 1 2 3 4 5 6
 
 test: check  ## lint, compare notebooks with their scripts, unit tests, every notebook at the smallest budget
 	@$(VENV_PYTHON) -m pytest --nbval-lax
@@ -26,9 +26,19 @@ lab: .venv/.installed  ## open the lessons in JupyterLab
 notebooks: .venv/.installed  ## write every notebook from its script
 	@$(VENV_PYTHON) tools/pairs.py --write
 
-check: .venv/.installed  ## lint, and compare notebooks with their scripts
+results: .venv/.installed  ## write tables, rows and figures from results/
+	@$(VENV_PYTHON) tools/results.py --write
+
+bench: .venv/.installed  ## predecessors and lessons side by side, reduced; FULL=1 for the whole
+	@$(VENV_PYTHON) benchmarks/run.py $(if $(FULL),--full)
+
+bench-scaling: .venv/.installed  ## how cost grows with images, image size and width
+	@$(VENV_PYTHON) benchmarks/scaling.py
+
+check: .venv/.installed  ## lint, and compare notebooks with their scripts, and what is derived from results/ with it
 	@$(VENV_PYTHON) -m ruff check
 	@$(VENV_PYTHON) tools/pairs.py --check
+	@$(VENV_PYTHON) tools/results.py --check
 
 # What can be made again in seconds goes. The environment, downloaded images and trained models stay.
 clean:

@@ -19,7 +19,7 @@ LESSONS = {
     },
     "baseline": {
         "smoke": _FEW | {"epochs": 1, "scaling_images": 200, "scaling_epochs": 1},
-        "laptop": _ALL | {"epochs": 9, "scaling_images": 10_000, "scaling_epochs": 3},
+        "laptop": _ALL | {"epochs": 10, "scaling_images": 5_000, "scaling_epochs": 3},
         "full": _ALL | {"epochs": 12, "scaling_images": 20_000, "scaling_epochs": 4},
     },
     "augmentation": {
@@ -28,22 +28,28 @@ LESSONS = {
         "full": _ALL | {"epochs": 30},
     },
     "custom_loop": {
-        "smoke": _FEW | {"epochs": 1, "timed_steps": 3},
-        "laptop": _ALL | {"epochs": 5, "timed_steps": 40},
-        "full": _ALL | {"epochs": 20, "timed_steps": 100},
+        "smoke": _FEW | {"epochs": 1, "timed_steps": 3, "fast_epochs": 1, "fast_width": 4},
+        "laptop": _ALL | {"epochs": 4, "timed_steps": 40, "fast_epochs": 3, "fast_width": 32},
+        "full": _ALL | {"epochs": 20, "timed_steps": 100, "fast_epochs": 12, "fast_width": 64},
     },
     "transfer": {
         "smoke": {"train_images": 100, "validation_images": 100, "image_size": 32, "experiment_images": 100,
                   "head_epochs": 2, "fine_tune_images": 64, "fine_tune_epochs": 1},
-        "laptop": {"train_images": 12_000, "validation_images": 1_000, "image_size": 96, "experiment_images": 1_000,
-                   "head_epochs": 20, "fine_tune_images": 4_000, "fine_tune_epochs": 1},
+        "laptop": {"train_images": 14_000, "validation_images": 1_000, "image_size": 128, "experiment_images": 500,
+                   "head_epochs": 20, "fine_tune_images": 2_500, "fine_tune_epochs": 1},
         "full": {"train_images": None, "validation_images": 2_000, "image_size": 128, "experiment_images": 2_000,
                  "head_epochs": 20, "fine_tune_images": 10_000, "fine_tune_epochs": 2},
     },
     "comparison": {
         "smoke": {"test_images": 200, "bootstrap": 200},
-        "laptop": {"test_images": None, "bootstrap": 2_000},
+        "laptop": {"test_images": 5_000, "bootstrap": 2_000},
         "full": {"test_images": None, "bootstrap": 10_000},
+    },
+    "distributed": {
+        "smoke": _FEW | {"epochs": 2, "checkpoint_steps": 2, "patience": 1},
+        "laptop": {"train_images": 10_000, "validation_images": None, "epochs": 3, "checkpoint_steps": 50,
+                   "patience": 30},
+        "full": _ALL | {"epochs": 3, "checkpoint_steps": 200, "patience": 30},
     },
 }
 

@@ -28,7 +28,8 @@ FORMAT = 1
 FILES = ("model.keras", "architecture.json", "history.json", "predictions.npz", "run.json")
 LESSONS = {  # which lesson trains which run, in the order of the comparison
     "baseline": "02_baseline", "plain": "03_augmentation", "augmented": "03_augmentation",
-    "subclassed": "04_custom_loop", "transfer_frozen": "05_transfer", "transfer_finetuned": "05_transfer",
+    "subclassed": "04_custom_loop", "fast": "04_custom_loop",
+    "transfer_frozen": "05_transfer", "transfer_finetuned": "05_transfer",
 }
 CHECKED_IMAGES = 5_000  # on how many training images train_accuracy is measured
 

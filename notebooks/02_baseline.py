@@ -39,20 +39,24 @@ from cifar_helpers import plots, runs, training
 # Three convolutions find local patterns, max-pooling halves the resolution after two of them, and two dense layers
 # turn what is left into ten numbers. Those numbers are *logits*: any real value, one a class. The softmax that turns
 # them into probabilities belongs to the loss (`from_logits=True`), where it can be computed without overflow.
+#
+# ReLU sets about half of its inputs to zero. `"he_uniform"` draws the first weights larger to make up for it (He and
+# others, 2015), so that the signal stays as strong from layer to layer; Keras's own choice does not know about ReLU.
 
 # %%
 def build(first_layer, name):
     keras.utils.set_random_seed(budget.seed)  # every net of this lesson starts from the same weights
+    relu = {"activation": "relu", "kernel_initializer": "he_uniform"}
     return keras.Sequential([
         keras.Input((32, 32, 3)),
         first_layer,
-        layers.Conv2D(32, 3, activation="relu"),
+        layers.Conv2D(32, 3, **relu),
         layers.MaxPooling2D(),
-        layers.Conv2D(64, 3, activation="relu"),
+        layers.Conv2D(64, 3, **relu),
         layers.MaxPooling2D(),
-        layers.Conv2D(64, 3, activation="relu"),
+        layers.Conv2D(64, 3, **relu),
         layers.Flatten(),
-        layers.Dense(64, activation="relu"),
+        layers.Dense(64, **relu),
         layers.Dense(10),
     ], name=name)
 
@@ -97,14 +101,14 @@ plots.compare_histories(histories, "The same net on raw and on scaled pixels");
 #
 # ## The loss before training
 #
-# A net that knows nothing gives each of ten classes a probability of 0.1. **Work it out**: what is its cross-entropy?
+# A net that knows nothing gives each of ten classes a probability near 0.1. **Work it out**: what is its cross-entropy?
 
 # %%
 model = build(layers.Rescaling(1 / 255), "baseline")
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 untrained = loss(data.validation.labels[:100], model(data.validation.images[:100]))
 print(f"loss of the untrained net: {float(untrained):.3f}; log(10) = {np.log(10):.3f}")
-assert abs(float(untrained) - np.log(10)) < 0.2
+assert abs(float(untrained) - np.log(10)) < 0.5
 
 # %% [markdown]
 # ## Compile and fit

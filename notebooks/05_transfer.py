@@ -170,7 +170,7 @@ def deep_head():
 
 # %%
 validation = (validation_features, data.validation.labels)
-heads, histories, head_seconds = {"linear": linear_head(0.5), "deep": deep_head()}, {}, {}
+heads, histories, head_seconds = {"linear": linear_head(0.7), "deep": deep_head()}, {}, {}
 for name, head in heads.items():
     begun = time.perf_counter()
     histories[name] = train_head(head, train_features, data.train.labels, 1e-3, budget.head_epochs,

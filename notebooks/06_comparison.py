@@ -50,6 +50,7 @@ for run in saved:
 #
 # Until now no test image has been looked at by any model. Each is measured here once, as it was saved; the figures go
 # into its run. `predict_logits` feeds the images in batches; `record_test` adds accuracy and loss to `run.json`.
+# Lesson 4's fast net looks at each picture twice, as it is and mirrored; what both looks reach stands apart.
 #
 # **Predict first**: write down the order you expect, best first, and by how much the best two differ.
 
@@ -62,10 +63,15 @@ for number, run in enumerate(saved):
     begun = time.perf_counter()
     logits = evaluation.predict_logits(model, data.test.images)
     milliseconds = 1_000 * (time.perf_counter() - begun) / len(data.test)
-    saved[number] = runs.record_test(run, logits, data, milliseconds)
+    mirrored = data.test.images[:, :, ::-1] if run.name.startswith("fast") else None
+    mirrored_logits = None if mirrored is None else evaluation.predict_logits(model, mirrored)
+    saved[number] = runs.record_test(run, logits, data, milliseconds, mirrored_logits)
 
 # %%
 table = runs.table(saved)
+for run in saved:
+    if "test_accuracy_flips" in run.info:
+        print(f"{run.name}, with flips at test time: {run.info['test_accuracy_flips']:.3f}")
 table
 
 # %% [markdown]
