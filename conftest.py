@@ -20,6 +20,7 @@ def pytest_configure(config):
     config.add_cleanup(environment.undo)
     environment.setenv("COURSE_BUDGET", "smoke")
     environment.setenv("COURSE_OFFLINE", "1")
+    environment.delenv("COURSE_SEED", raising=False)
     environment.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
     for name in ("runs", "build"):
         folder = Path(scratch.name) / name

@@ -24,12 +24,12 @@ LESSONS = {
     },
     "augmentation": {
         "smoke": _FEW | {"epochs": 1},
-        "laptop": _ALL | {"epochs": 4},
-        "full": _ALL | {"epochs": 30},
+        "laptop": _ALL | {"epochs": 5},
+        "full": _ALL | {"epochs": 15},
     },
     "custom_loop": {
-        "smoke": _FEW | {"epochs": 1, "timed_steps": 3, "fast_epochs": 1, "fast_width": 4},
-        "laptop": _ALL | {"epochs": 4, "timed_steps": 40, "fast_epochs": 3, "fast_width": 32},
+        "smoke": _FEW | {"epochs": 1, "timed_steps": 3, "fast_epochs": 2, "fast_width": 4},
+        "laptop": _ALL | {"epochs": 4, "timed_steps": 40, "fast_epochs": 4, "fast_width": 32},
         "full": _ALL | {"epochs": 20, "timed_steps": 100, "fast_epochs": 12, "fast_width": 64},
     },
     "transfer": {
