@@ -139,7 +139,8 @@ def spread(histories: dict[str, list[dict]], measure: str, title: str) -> plt.Fi
         axis.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0)
     axis.set(xlabel="epoch", ylabel=measure.replace("val_", "validation "))
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(fontsize=8)
+    if histories:
+        axis.legend(fontsize=8)
     axis.grid(alpha=0.3)
     figure.suptitle(title)
     return figure

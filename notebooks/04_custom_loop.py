@@ -327,7 +327,7 @@ assert abs(correlations - np.eye(12)).max() < 0.1
 
 # %%
 for convolution in fast.convolutions:
-    kernel = np.array(convolution.kernel)
+    kernel = keras.ops.convert_to_numpy(convolution.kernel).copy()
     shared = min(kernel.shape[2:])
     kernel[..., :shared] = 0
     kernel[1, 1, range(shared), range(shared)] = 1

@@ -177,6 +177,12 @@ def test_results_come_one_a_seed_in_the_order_of_the_seeds(shipped):
         "augmented": [{"accuracy": [0.9]}], "plainer": [{"accuracy": [0.5]}]}
 
 
+def test_a_run_without_results_is_left_out_of_the_histories_and_named(shipped, capsys):
+    shipped("results", "plain.json", 2026, 0.9)
+    assert list(reference.histories(["augmented", "plain"])) == ["plain"]
+    assert "ships no results of 'augmented' at the full budget" in capsys.readouterr().out
+
+
 def test_the_package_brings_its_own_where_there_is_no_checkout(shipped, monkeypatch):
     shipped("package", "plain.json", 1)
     assert reference.load_reference("plain")[0]["run"]["seed"] == 1  # a checkout without results/
