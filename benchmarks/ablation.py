@@ -3,15 +3,18 @@
     python benchmarks/ablation.py                     all ideas, two seeds
     python benchmarks/ablation.py --seeds 2026 --epochs 1 --images 5000 --out /tmp/ablation.json
 
-The lesson's own cells are run, with one piece of text replaced. Writes a JSON file: `context` (data source, versions,
-hardware, epochs, images) and `records`, one a training: `without`, `seed`, `validation_accuracy`, `seconds`.
+The lesson's own cells are run, with one piece of text replaced. Writes a JSON file: `context` (as in common.py, and
+`epochs` and `images` of each training) and `records`, one a training: `without`, `seed`, `validation_accuracy`,
+`seconds`.
 """
 
 import argparse
 import ast
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jupytext
@@ -61,7 +64,9 @@ def lesson_cells(without: str) -> list[ast.Module]:
 
 def train(without: str, seed: int, epochs: int, images: int) -> dict:
     """Train once, in this process; returns the record, and what it was trained on and with as `context`."""
-    from cifar_helpers import budgets, machine
+    import common
+
+    from cifar_helpers import budgets
 
     budgets.LESSONS["custom_loop"]["laptop"] |= {"fast_epochs": epochs, "train_images": images}
     names = {"__name__": "ablation", "history": dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy",
@@ -71,8 +76,7 @@ def train(without: str, seed: int, epochs: int, images: int) -> dict:
     history = names["fast_history"]
     return {"without": without, "seed": seed, "validation_accuracy": round(history["val_accuracy"][-1], 4),
             "seconds": round(history["seconds"][-1], 1),
-            "context": {"epochs": epochs, "images": len(names["data"].train), "data": names["data"].source.name,
-                        "hardware": machine.describe()}}
+            "context": common.context(names["data"]) | {"epochs": epochs, "images": len(names["data"].train)}}
 
 
 def main() -> None:
@@ -104,9 +108,6 @@ def main() -> None:
 
 def run_alone(idea: str, seed: int, options) -> dict:
     """One training in a process of its own, so that none inherits another's graphs or memory."""
-    import subprocess
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--one", "--without", idea, "--seeds", str(seed), "--epochs",
                    str(options.epochs), "--images", str(options.images), "--out", str(Path(folder) / "record.json")]

@@ -10,7 +10,7 @@
 # | Budget | Minutes on two cores |
 # |---|---|
 # | `smoke` | not measured yet |
-# | `laptop` | not measured yet |
+# | `laptop` | 3 |
 # | `full` | not measured yet |
 #
 # On a GPU the minutes have not been measured yet.

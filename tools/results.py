@@ -41,7 +41,7 @@ REMEDY = "run `make results` (`python tools/results.py --write`)"
 UNMEASURED = "not measured yet"
 LABELS = {  # what tables call the runs; a run that has no other name is called by its own
     "baseline": "baseline `Sequential` CNN", "plain": "Conv-BatchNorm net", "augmented": "the same, with augmentation",
-    "subclassed": "subclassed CNN, custom loop", "fast": "fast ResNet, custom loop",
+    "subclassed": "subclassed CNN, custom loop", "fast": "fast net, custom loop",
     "transfer_frozen": "frozen ResNet50, linear head", "transfer_finetuned": "ResNet50, fine-tuned",
 }
 MAKE = {
@@ -249,6 +249,7 @@ def provenance(found: list[dict]) -> str:
     seeds = sorted({item["seed"] for item in found if "seed" in item})
     parts = [distinct(lambda item: f"{item['data']['name']} ({item['data']['origin']})"),
              f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else "",
+             distinct(lambda item: f"{item['test_images']:,} test images" if "test_images" in item else ""),
              distinct(versions), distinct(hardware), distinct(lambda item: item.get("backbone"))]
     return "; ".join(part for part in parts if part) + "."
 
