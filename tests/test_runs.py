@@ -709,9 +709,9 @@ def test_every_lesson_is_run_at_the_smoke_budget_where_there_is_no_run(lessons, 
 
 
 @pytest.mark.parametrize(("there", "run"), [
-    (["baseline", "plain", "augmented", "subclassed", "transfer_frozen", "transfer_finetuned"], []),
-    (["baseline", "plain", "subclassed", "transfer_frozen", "transfer_finetuned"], ["03_augmentation"]),
-    (["baseline-smoke", "plain-laptop", "augmented", "subclassed-full"], ["05_transfer"]),
+    (["baseline", "plain", "augmented", "subclassed", "fast", "transfer_frozen", "transfer_finetuned"], []),
+    (["baseline", "plain", "subclassed", "fast", "transfer_frozen", "transfer_finetuned"], ["03_augmentation"]),
+    (["baseline-smoke", "plain-laptop", "augmented", "subclassed-full", "fast"], ["05_transfer"]),
 ])
 def test_only_lessons_whose_runs_are_missing_are_run(there, run, lessons):
     for name in there:
