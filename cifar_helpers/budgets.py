@@ -19,7 +19,7 @@ LESSONS = {
     },
     "baseline": {
         "smoke": _FEW | {"epochs": 1, "scaling_images": 200, "scaling_epochs": 1},
-        "laptop": _ALL | {"epochs": 10, "scaling_images": 5_000, "scaling_epochs": 3},
+        "laptop": _ALL | {"epochs": 8, "scaling_images": 5_000, "scaling_epochs": 3},
         "full": _ALL | {"epochs": 12, "scaling_images": 20_000, "scaling_epochs": 4},
     },
     "augmentation": {

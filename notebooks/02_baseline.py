@@ -9,7 +9,7 @@
 # | Budget | Minutes on two cores | Validation accuracy |
 # |---|---|---|
 # | `smoke` | under 1 | says nothing |
-# | `laptop` | 3 | 0.69 to 0.74 |
+# | `laptop` | 2 | 0.68 to 0.73 |
 # | `full` | 3 | 0.69 to 0.72 |
 #
 # On a GPU the minutes have not been measured yet.
