@@ -128,6 +128,16 @@ def test_the_comparisons_time_is_not_kept_where_it_had_to_train(course, tmp_path
     assert stored(tmp_path, "one.json")["run"]["test_accuracy"] == 0.4
 
 
+def test_the_comparisons_time_is_not_kept_where_runs_were_measured_before(course, tmp_path, capsys):
+    assert course(lessons="2,6") == 0
+    before = stored(tmp_path, "lessons.json")
+    assert list(before) == ["baseline", "comparison"]
+    capsys.readouterr()
+    assert course(lessons="6") == 0
+    assert "found one measured before: its time is not kept" in capsys.readouterr().out
+    assert stored(tmp_path, "lessons.json") == before
+
+
 def test_an_unknown_lesson_is_a_usage_error(course, capsys):
     assert course(lessons="2,9") == 2
     assert capsys.readouterr().err == "There is no lesson 9: take 2, 6.\n"

@@ -188,6 +188,7 @@ def run_lesson(script: Path, budget: str, seed: int, results: Path, work: Path) 
     there = {name: result for name in LESSONS if (result := read_run(runs / name, budget, seed))}
     names = list(there) if compares else [name for name, lesson in LESSONS.items() if lesson == script.stem]
     before = {name: _changed(runs / name / "run.json") for name in names}
+    tested = [name for name, result in there.items() if "test_accuracy" in result["run"]]
 
     seconds, peak = run_script(script, environment, runs / f"{script.stem}.log")
 
@@ -201,6 +202,9 @@ def run_lesson(script: Path, budget: str, seed: int, results: Path, work: Path) 
     keep(results, budget, seed, found)
     if compares and (missing := [name for name in LESSONS if name not in there]):
         print(f"{script.stem} trained {', '.join(missing)} first, at the smoke budget: its time is not kept.")
+        return
+    if compares and tested:
+        print(f"{script.stem} found {', '.join(tested)} measured before: its time is not kept.")
         return
     hardware = machine.describe()
     keep_time(results, budget, key, seed, {"seconds": round(seconds), "peak_memory_mb": peak,
