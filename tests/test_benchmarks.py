@@ -304,6 +304,7 @@ def test_tables_say_what_the_figures_do_not_mean():
     assert run.tables({"context": {"size": "full", "pairs": []}, "records": []}) == "Nothing was measured."
 
 
+@pytest.mark.slow
 def test_a_predecessor_and_a_lesson_are_measured_for_real(few_pictures, tmp_path, monkeypatch):
     monkeypatch.delenv("COURSE_RUNS", raising=False)
     options = ("--images 100 --epochs 2 --test-images 50", "2 --budget smoke --answers 3 --test-images 50")
