@@ -40,7 +40,7 @@ IDEAS = {
 }
 
 
-def lesson_cells(without: str) -> list[ast.Module]:
+def lesson_cells(without: str) -> ast.Module:
     """The cells that the fast net needs, with an idea taken away; checks that hold for the whole recipe are dropped.
 
     Raises ValueError where the lesson does not hold the text to replace exactly once.

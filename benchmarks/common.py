@@ -95,6 +95,17 @@ def load(images: int, test_images: int | None, seed: int):
     return take(data, images, validation, test_images)
 
 
+def augmentation(*changes: keras.layers.Layer):
+    """A function of a batch of pictures that lets each of these random layers change it, for `training.batches`."""
+    def augment(images):
+        images = tf.cast(images, tf.float32)
+        for change in changes:
+            images = change(images, training=True)
+        return images
+
+    return augment
+
+
 def leave(records: list[dict], data, out: Path | None) -> None:
     """Print the records' main figures, and write them with their context where `out` names a file."""
     for record in records:

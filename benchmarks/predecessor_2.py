@@ -9,7 +9,6 @@ import sys
 
 import common
 import keras
-import tensorflow as tf
 from keras import layers
 
 from cifar_helpers import training
@@ -43,14 +42,8 @@ def measure(arguments=None):
     first = common.Clock()
     plain = model.fit(data.train.images.astype("float32"), data.train.labels, batch_size=BATCH, verbose=0,
                       epochs=options.epochs, validation_data=validation, callbacks=[first]).history
-    changes = [layers.RandomTranslation(0.1, 0.1, fill_mode="nearest"), layers.RandomFlip("horizontal")]
-
-    def augment(images):
-        images = tf.cast(images, tf.float32)
-        for change in changes:
-            images = change(images, training=True)
-        return images
-
+    augment = common.augmentation(layers.RandomTranslation(0.1, 0.1, fill_mode="nearest"),
+                                  layers.RandomFlip("horizontal"))
     second = common.Clock(first.total)
     batches = training.batches(data.train, BATCH, shuffle=True, augment=augment, seed=options.seed)
     augmented = model.fit(batches, epochs=options.augmented_epochs, validation_data=validation, verbose=0,

@@ -9,7 +9,6 @@ import sys
 
 import common
 import keras
-import tensorflow as tf
 from keras import layers
 
 from cifar_helpers import training, transfer
@@ -55,13 +54,7 @@ def measure(arguments=None):
     parser.add_argument("--unfreeze", action="store_true", help="train the convolutions in the last phase")
     options = parser.parse_args(arguments)
     data = common.load(options.images, options.test_images, options.seed)
-    changes = [layers.RandomFlip("horizontal"), layers.RandomRotation(0.1), layers.RandomZoom(0.1)]
-
-    def augment(images):
-        images = tf.cast(images, tf.float32)
-        for change in changes:
-            images = change(images, training=True)
-        return images
+    augment = common.augmentation(layers.RandomFlip("horizontal"), layers.RandomRotation(0.1), layers.RandomZoom(0.1))
 
     batches = training.batches(data.train, BATCH, shuffle=True, augment=augment, seed=options.seed)
 

@@ -10,7 +10,6 @@ import sys
 
 import common
 import keras
-import tensorflow as tf
 from keras import layers
 
 from cifar_helpers import training, transfer
@@ -47,13 +46,7 @@ def measure(arguments=None):
     small = common.load(options.images, options.test_images, options.seed)
     large = common.load(options.large_images or options.images, options.large_test_images or options.test_images,
                         options.seed)
-    changes = [layers.RandomFlip("horizontal"), layers.RandomRotation(0.1), layers.RandomZoom(0.1)]
-
-    def augment(images):
-        images = tf.cast(images, tf.float32)
-        for change in changes:
-            images = change(images, training=True)
-        return images
+    augment = common.augmentation(layers.RandomFlip("horizontal"), layers.RandomRotation(0.1), layers.RandomZoom(0.1))
 
     def fitted(name, what, model, rate, data, epochs, augment=None, **more):
         model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -364,7 +364,7 @@ def _lesson_key(script: Path) -> str:
 
 
 def _scripts(notebooks: Path) -> list[Path]:
-    return sorted(notebooks.glob("[0-9][0-9]_*.py"))
+    return sorted(notebooks.glob(f"{pairs.LESSON}.py"))
 
 
 # --- figures ---
