@@ -9,9 +9,11 @@ import struct
 import tarfile
 import threading
 import time
+import zlib
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -56,6 +58,7 @@ def shrink(monkeypatch, accepted: archives.Arrays | None = None) -> None:
     """Let the course expect the tiny CIFAR-10, and take its pickles for the official ones."""
     monkeypatch.setattr(archives, "TRAIN_PER_CLASS", TRAIN_PER_CLASS)
     monkeypatch.setattr(archives, "TEST_PER_CLASS", TEST_PER_CLASS)
+    monkeypatch.setattr(archives, "PYTHON_SHA256", mock.ANY)
     accept_pickles(monkeypatch, python_members(accepted or arrays()))
 
 
@@ -186,6 +189,41 @@ def put_in_keras_cache(home: Path, given: archives.Arrays, name: str = f"{PYTHON
     place = home / "datasets" / name
     write = write_archive if name.endswith(".tar.gz") else write_folder
     return write(place, python_members(given))
+
+
+# --- files that no program writes ---
+
+
+def tar_of(members: list[tuple[bytes, str, bytes]]) -> bytes:
+    """A tar file of members of any type, each with its name and content, whether or not tarfile would write it."""
+    parts = []
+    for kind, name, body in members:
+        info = tarfile.TarInfo(name)
+        info.type, info.size = kind, len(body)
+        header = info.tobuf(tarfile.GNU_FORMAT)[-512:]
+        parts += [header, body, bytes(-len(body) % 512)]
+    return b"".join(parts) + bytes(1024)
+
+
+def gzipped(path: Path, *parts: bytes) -> Path:
+    """One gzip file a part, one after the other."""
+    path.write_bytes(b"".join(zlib.compress(part, 1, wbits=31) for part in parts))
+    return path
+
+
+def npy(header: str) -> bytes:
+    """The beginning of an .npy file, with any header."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png(width: int, height: int, depth: int, colour: int, content: bytes = b"") -> bytes:
+    """A PNG file: `colour` is 0 for grey, 2 for RGB, 4 for grey with alpha, 6 for RGBA."""
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b""))
 
 
 # --- loopback servers ---
