@@ -7,7 +7,7 @@ standin     drawn pictures for where there are no images
 budgets     how much a lesson trains: smoke, laptop or full
 lesson      one call that opens every lesson
 machine     what this machine is, and the settings that follow from it
-training    batches in, seconds out
+training    batches in, seconds out, and a stopped training goes on
 models      the course's subclassed networks
 transfer    pretrained backbones and cached features
 cluster     functions of a lesson as processes of one cluster
@@ -16,7 +16,7 @@ reference   reference results that ship with the course
 evaluation  accuracy, intervals, tests and calibration
 plots       the figures
 marks       what must be said beside a figure
-paths       where caches and runs stand, and whole files
+paths       where caches and runs stand, locks, whole files and checked arrays
 errors      the errors that the course raises
 """
 

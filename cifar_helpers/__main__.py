@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from cifar_helpers import __version__, archives, budgets, download, paths
+from cifar_helpers import __version__, archives, budgets, data, download, paths
 from cifar_helpers.errors import CourseError
 from cifar_helpers.lesson import version_faults
 
@@ -53,9 +53,9 @@ def _check_data() -> list[str]:
         except (CourseError, OSError) as error:
             return [str(error)]
         return []
-    if (cache / "official.npz").is_file() or any((cache / name).is_file() for name in download.SHA256):
+    if (cache / data.OFFICIAL).is_file() or any((cache / name).is_file() for name in download.SHA256):
         print("data       CIFAR-10 in the course's cache")
-    elif any((Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets").glob("cifar-10-*")):
+    elif any((paths.expanded(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets").glob("cifar-10-*")):
         print("data       CIFAR-10 in Keras's cache")
     else:
         print("data       not here yet: the first lesson downloads CIFAR-10 (170 MB), or draws a stand-in offline")

@@ -3,21 +3,20 @@
 import hashlib
 import json
 import os
-import zipfile
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-from filelock import FileLock
 
 from cifar_helpers import archives, download, marks, standin
 from cifar_helpers.errors import DataError
-from cifar_helpers.paths import cache_dir, whole_file
+from cifar_helpers.paths import CACHE_FORMAT, cache_dir, expanded, locked, read_arrays, whole_file
 
 VALIDATION_SHARE = 0.1  # of the training images: 5,000 of 50,000
 SPLIT_SEED = 10
-CACHE_FORMAT = 1
+OFFICIAL = f"official-{CACHE_FORMAT}.npz"  # the cache entry of images that are known to be the official ones
 NOTICE = "=" * 78
 
 
@@ -105,9 +104,13 @@ def _first(split: Split, count: int, name: str) -> Split:
 
 
 def _from_path(path: Path) -> Data:
-    key = hashlib.sha256(f"{CACHE_FORMAT} {path.expanduser().resolve()} {_state(path.expanduser())}".encode())
-    cached = f"local-{key.hexdigest()[:16]}.npz"
-    return _load(cached) or _split_and_keep(archives.read(path), cached)
+    try:
+        path = path.expanduser()
+        key = hashlib.sha256(os.fsencode(f"{path.resolve()} {_state(path)}"))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): name a copy of CIFAR-10 that can.") from error
+    cached = f"local-{CACHE_FORMAT}-{key.hexdigest()[:16]}.npz"
+    return _load(cached) or _make_once(cached, lambda: archives.read(path))
 
 
 def _state(path: Path) -> list:
@@ -119,18 +122,20 @@ def _state(path: Path) -> list:
 
 
 def _from_cache() -> Data | None:
-    return _load("official.npz")
+    return _load(OFFICIAL)
 
 
 def _from_keras() -> Data | None:
-    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
+    home = expanded(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets"
     for name in ("cifar-10-batches-py-target/cifar-10-batches-py", "cifar-10-batches-py-target",
                  "cifar-10-batches-py", "cifar-10-batches-py-target.tar.gz", "cifar-10-batches-py.tar.gz"):
-        if (home / name).exists():
-            try:
-                return _split_and_keep(archives.read(home / name), "official.npz")
-            except DataError as error:
-                print(f"Keras's cache is passed over: {error}")
+        try:
+            if (home / name).exists():
+                return _make_once(OFFICIAL, lambda found=home / name: archives.read(found))
+        except (DataError, OSError) as error:
+            print(f"Keras's cache is passed over: {error}")
+            if isinstance(error, OSError):
+                break  # the folder itself is closed to this user
     return None
 
 
@@ -138,8 +143,13 @@ def _from_download() -> Data | None:
     if os.environ.get("COURSE_OFFLINE") == "1":
         return None
     try:
-        with _lock("download"):
-            return _from_cache() or _split_and_keep(archives.read(download.fetch(cache_dir())), "official.npz")
+        # without the lock another process may be writing the archive in the cache: this one goes to its own folder
+        with (locked(cache_dir() / ".download.lock", "downloading CIFAR-10", patience=-1) as held,
+              nullcontext(cache_dir()) if held else TemporaryDirectory() as folder):
+            if data := _from_cache():
+                return data
+            arrays = archives.read(download.fetch(Path(folder)))
+            return _make_once(OFFICIAL, lambda: arrays)
     except (DataError, OSError) as error:
         print(error)
         return None
@@ -149,19 +159,26 @@ def _stand_in() -> Data:
     if os.environ.get("CIFAR10_REQUIRED") == "1":
         raise DataError("CIFAR10_REQUIRED=1 and CIFAR-10 is neither cached nor downloadable: set CIFAR10_PATH to a "
                         "copy of cifar-10-binary.tar.gz, or unset CIFAR10_REQUIRED to work on the stand-in.")
-    cached = f"standin-{standin.VERSION}.npz"
-    if data := _load(cached):
-        return data
+    cached = f"standin-{CACHE_FORMAT}-{standin.VERSION}.npz"
+    return _load(cached) or _make_once(cached, _drawn, is_standin=True)
+
+
+def _drawn() -> archives.Arrays:
     print("Drawing the stand-in's 60,000 pictures; later calls read them from the cache.")
     drawn = standin.generate(archives.TRAIN_PER_CLASS, archives.TEST_PER_CLASS)
-    arrays = archives.Arrays(*drawn, f"generated shapes, version {standin.VERSION}")
-    return _split_and_keep(arrays, cached, is_standin=True)
+    return archives.Arrays(*drawn, f"generated shapes, version {standin.VERSION}")
 
 
 # --- splitting and the cache ---
 
 
-def _split_and_keep(arrays: archives.Arrays, cached: str, is_standin: bool = False) -> Data:
+def _make_once(cached: str, read, is_standin: bool = False) -> Data:
+    """What the cache holds by now, else the images that `read` gives: of several processes only the first reads."""
+    with locked(cache_dir() / ".images.lock", "reading the images") as alone:
+        return _load(cached, tell=False) or _split_and_keep(read(), cached, is_standin, alone)
+
+
+def _split_and_keep(arrays: archives.Arrays, cached: str, is_standin: bool = False, alone: bool = False) -> Data:
     from sklearn.model_selection import train_test_split  # slow to import, and a warm load does not need it
 
     labels = arrays.train_labels
@@ -175,44 +192,37 @@ def _split_and_keep(arrays: archives.Arrays, cached: str, is_standin: bool = Fal
         Split(arrays.train_images[validation], labels[validation]),
         Split(arrays.test_images, arrays.test_labels),
         standin.CLASS_NAMES if is_standin else archives.CLASS_NAMES,
-        Source("generated stand-in" if is_standin else "CIFAR-10", arrays.description,
+        Source("generated stand-in" if is_standin else "CIFAR-10",
+               arrays.description.encode(errors="replace").decode(),  # a file's name may be no text that can be printed
                f"standin-{standin.VERSION}" if is_standin else digest.hexdigest()[:16], is_standin),
     )
-    _keep(data, cached)
+    _keep(data, cached, alone)
     return data
 
 
-def _keep(data: Data, cached: str) -> None:
+def _keep(data: Data, cached: str, alone: bool) -> None:
     """Write the cache; where that is not possible, say so and go on without."""
     splits = {f"{name}_{part}": getattr(getattr(data, name), part)
               for name in ("train", "validation", "test") for part in ("images", "labels")}
     about = json.dumps({"class_names": data.class_names, "source": vars(data.source)})
     try:
-        with _lock(cached), whole_file(cache_dir() / cached) as file:
+        with whole_file(cache_dir() / cached, alone) as file:
             np.savez(file, about=np.array(about), **splits)
     except OSError as error:
         print(f"The images are not cached ({error}): the next load reads them from their source again. "
               "Set COURSE_CACHE to a folder that can be written.")
 
 
-def _load(cached: str) -> Data | None:
+def _load(cached: str, tell: bool = True) -> Data | None:
     try:
-        with (cache_dir() / cached).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            about = json.loads(str(stored["about"]))
-            splits = {name: Split(stored[f"{name}_images"], stored[f"{name}_labels"])
-                      for name in ("train", "validation", "test")}
+        stored = read_arrays(cache_dir() / cached)
+        about = json.loads(str(stored["about"]))
+        splits = {name: Split(stored[f"{name}_images"], stored[f"{name}_labels"])
+                  for name in ("train", "validation", "test")}
         return Data(**splits, class_names=tuple(about["class_names"]), source=Source(**about["source"]))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        print(f"The cached {cached} is damaged and is made again ({error}).")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if tell:
+            print(f"The cached {cached} is damaged and is made again ({error}).")
         return None
-
-
-def _lock(name: str):
-    """One process at a time writes a cache entry; without a writable cache folder there is nothing to guard."""
-    try:
-        cache_dir().mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return nullcontext()
-    return FileLock(cache_dir() / f".{name}.lock")

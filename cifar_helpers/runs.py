@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,12 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
-from cifar_helpers import machine, marks, models  # noqa: F401  models: registers the course's classes with Keras
+from cifar_helpers import machine, marks, saved, training
 from cifar_helpers.data import Data
 from cifar_helpers.errors import CourseError, DataError
 from cifar_helpers.evaluation import accuracy, confusion, cross_entropy, predict_logits
-from cifar_helpers.paths import checkout, runs_dir, whole_file
+from cifar_helpers.paths import LEFTOVER_SECONDS, checkout, locked, read_arrays, runs_dir
 
 FORMAT = 1
 FILES = ("model.keras", "architecture.json", "history.json", "predictions.npz", "run.json")
@@ -30,6 +29,12 @@ LESSONS = {  # which lesson trains which run, in the order of the comparison
     "baseline": "02_baseline", "plain": "03_augmentation", "augmented": "03_augmentation",
     "subclassed": "04_custom_loop", "fast": "04_custom_loop",
     "transfer_frozen": "05_transfer", "transfer_finetuned": "05_transfer",
+}
+KINDS = {  # of what stands in run.json
+    "data": dict, "versions": dict, "budget": str, "backbone": str | None, "parameters": int, "test_confusion": list,
+    **dict.fromkeys((
+        "train_accuracy", "train_loss", "train_seconds", "validation_accuracy", "validation_loss", "test_accuracy",
+        "test_loss", "test_accuracy_flips", "milliseconds_per_image"), int | float),
 }
 CHECKED_IMAGES = 5_000  # on how many training images train_accuracy is measured
 
@@ -78,33 +83,66 @@ def save_run(name: str, model: keras.Model, data: Data, budget: SimpleNamespace,
         "validation_accuracy": accuracy(validation_logits, data.validation.labels),
         "validation_loss": cross_entropy(validation_logits, data.validation.labels),
     }
+    with _refusal(f"The run {name!r}", "earlier runs are as they were"), _locked() as alone:
+        _clear_leftovers(alone)
+        run = _write(name, model, info, history, validation_logits)
+    training.forget(name, budget.name)
+    return run
+
+
+@contextmanager
+def _refusal(what: str, unharmed: str):
     try:
-        with _locked():
-            _clear_leftovers()
-            return _write(name, model, info, history, validation_logits)
+        runs_dir().mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise CourseError(f"The run {name!r} could not be saved ({error}): free some space or set COURSE_RUNS to a "
-                          "folder that can be written; earlier runs are as they were.") from error
+        raise CourseError(f"{what} could not be saved ({error}): free some space or set COURSE_RUNS to a folder that "
+                          f"can be written; {unharmed}.") from error
 
 
 def _write(name, model, info, history, validation_logits) -> Run:
-    with tempfile.TemporaryDirectory(dir=runs_dir(), prefix=f".{name}-", ignore_cleanup_errors=True) as temporary:
-        new = Path(temporary) / name
-        new.mkdir()
+    with _new_folder(name) as new:
         _without_optimizer(model).save(new / "model.keras")
         (new / "architecture.json").write_text(model.to_json(indent=1), encoding="utf-8")
         plain = {key: [float(value) for value in values] for key, values in history.items()}
         (new / "history.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
-        np.savez(new / "predictions.npz", format=FORMAT, validation_logits=validation_logits)
-        (new / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
-        aside = _put_aside(name, info, Path(temporary))
-        try:
-            new.rename(runs_dir() / name)
-        except OSError:
-            if aside:
-                aside.rename(runs_dir() / name)
-            raise
+        _write_figures(new, info, {"validation_logits": validation_logits})
+        _put_in_place(name, new, kept := _put_aside(name, info, new.parent))
+    for source, target in kept:
+        if target.parent == runs_dir():
+            print(f"The earlier run {source.name!r} is kept as {target.name!r}.")
     return load_run(name)
+
+
+def _write_figures(folder: Path, info: dict, arrays: dict[str, np.ndarray]) -> None:
+    with (folder / "predictions.npz").open("wb") as file:
+        np.savez(file, format=FORMAT, **arrays)
+    (folder / "run.json").write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+@contextmanager
+def _new_folder(name: str):
+    """An empty folder for a run, in a hidden one that also takes what the run replaces, and goes away in the end."""
+    hidden = Path(tempfile.mkdtemp(dir=runs_dir(), prefix=f".{name}-"))
+    try:
+        (hidden / name).mkdir()
+        (hidden / ".replaced").mkdir()
+        yield hidden / name
+    finally:
+        _clear(hidden)
+
+
+def _put_in_place(name: str, new: Path, aside: list[tuple[Path, Path]]) -> None:
+    """Rename a complete run to its name after those that are in its way, all of them or none."""
+    whole, done = new.with_name(".whole"), []  # this name tells `_clear` that nothing is missing
+    try:
+        for source, target in [(new, whole), *aside, (whole, runs_dir() / name)]:
+            source.rename(target)
+            done.append((source, target))
+    except BaseException:
+        for source, target in reversed(done):
+            target.rename(source)
+        raise
 
 
 def _without_optimizer(model: keras.Model) -> keras.Model:
@@ -113,44 +151,47 @@ def _without_optimizer(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs, model.outputs, name=model.name) if functional else model
 
 
-def _put_aside(name: str, info: dict, trash: Path) -> Path | None:
-    """Make room for a new run: an earlier one of its kind goes, one of another kind gets a longer name.
-
-    Returns where the earlier one stands now.
-    """
+def _put_aside(name: str, info: dict, trash: Path) -> list[tuple[Path, Path]]:
+    """The renames that make room for a new run: an earlier one of its kind goes, another kind gets a longer name."""
     old = runs_dir() / name
     if not old.exists():
-        return None
+        return []
     try:
         before = load_run(name).info
     except CourseError:
         before = None  # unreadable: kept, under a name that says so
     if before and all(before[key] == info[key] for key in ("budget", "data", "backbone")):
-        return old.rename(trash / "replaced")
+        return [(old, trash / ".replaced" / name)]
     suffix = f"-{before['budget']}{'-standin' if before['data']['is_standin'] else ''}" if before else "-unreadable"
     kept = runs_dir() / f"{name}{suffix}"
-    if kept.exists():
-        kept.rename(trash / "replaced")
-    print(f"The earlier run {name!r} is kept as {kept.name!r}.")
-    return old.rename(kept)
+    return ([(kept, trash / ".replaced" / kept.name)] if kept.exists() else []) + [(old, kept)]
 
 
-def _clear_leftovers() -> None:
-    """Finish or remove what a killed process left; call it under the lock, when nobody else is writing."""
+def _clear_leftovers(alone: bool) -> None:
+    """Clear what killed processes left; where the lock is not held, so that others may be writing, after a day."""
     for left in runs_dir().glob(".*-*"):
-        if not left.is_dir():
-            continue
-        name = left.name[1:].rpartition("-")[0]
-        if (left / "replaced").is_dir() and not (runs_dir() / name).exists():
-            (left / name).rename(runs_dir() / name)  # killed between two renames: the new run was whole by then
-        shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):
+            if left.is_dir() and (alone or time.time() - left.stat().st_mtime > LEFTOVER_SECONDS):
+                _clear(left)
 
 
-@contextmanager
+def _clear(hidden: Path) -> None:
+    """Finish or undo what was begun in a hidden folder, and remove the folder once nothing in it is needed."""
+    place = runs_dir() / hidden.name[1:].rpartition("-")[0]
+    with suppress(OSError):
+        if (hidden / ".whole").is_dir() and not place.exists():
+            (hidden / ".whole").rename(place)
+    for replaced in (hidden / ".replaced").glob("*"):
+        if not (runs_dir() / replaced.name).exists():
+            with suppress(OSError):
+                replaced.rename(runs_dir() / replaced.name)
+                continue
+            return  # an earlier run that cannot be put back yet
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
 def _locked():
-    runs_dir().mkdir(parents=True, exist_ok=True)
-    with FileLock(runs_dir() / ".lock"):
-        yield
+    return locked(runs_dir() / ".lock", "saving or listing runs")
 
 
 def load_run(name: str) -> Run:
@@ -164,16 +205,29 @@ def load_run(name: str) -> Run:
     if missing := [file for file in FILES if not (folder / file).is_file()]:
         raise CourseError(f"The run {name!r} lacks {', '.join(missing)}: {remedy}.")
     try:
-        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+        info, history = (json.loads((folder / file).read_text(encoding="utf-8"), parse_constant=_no_number)
+                         for file in ("run.json", "history.json"))
         if info["format"] > FORMAT:
             raise CourseError(f"The run {name!r} was written by a newer version of the course: update the course, "
                               f"or {remedy}.")
         if lacking := {"data", "backbone", "budget", "versions"} - info.keys():
             raise ValueError(f"run.json has no {', '.join(sorted(lacking))}")
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        if not isinstance(history, dict):
+            raise ValueError("history.json holds no measures")
+        for part, kinds in ((info, KINDS), (info["data"], dict.fromkeys(("name", "origin", "fingerprint"), str)),
+                            (info["versions"], {"keras": str}), (history, dict.fromkeys(history, list))):
+            for key, kind in kinds.items():
+                if (key in part or part is not info) and not isinstance(part[key], kind):
+                    raise ValueError(f"its {key} is {part[key]!r:.40}")
+        if not all(isinstance(value, int | float) for values in history.values() for value in values):
+            raise ValueError("history.json holds more than numbers")
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise CourseError(f"The run {name!r} cannot be read ({error}): {remedy}.") from error
     return Run(name, folder, info | {"name": name}, history)
+
+
+def _no_number(constant: str):
+    raise ValueError(f"{constant} is no number")
 
 
 def _remedy(name: str) -> str:
@@ -183,14 +237,15 @@ def _remedy(name: str) -> str:
 def load_model(run: Run) -> keras.Model:
     """The run's trained model, not compiled.
 
-    Raises CourseError where Keras cannot read it, naming the version that saved it.
+    Raises CourseError where the file is not safe to open, with the reason, and where Keras cannot read it, naming the
+    version that saved it.
     """
     try:
-        return keras.models.load_model(run.folder / "model.keras", compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        return saved.read_model(run.folder / "model.keras", _remedy(run.name))
+    except ValueError as error:
         raise CourseError(f"The model of the run {run.name!r} was saved by Keras {run.info['versions']['keras']} and "
                           f"Keras {keras.__version__} cannot read it: update Keras, or run its lesson again "
-                          f"({str(error).splitlines()[0][:200]}).") from error
+                          f"({error}).") from error
 
 
 def list_runs(data: Data | None = None) -> list[Run]:
@@ -212,17 +267,20 @@ def list_runs(data: Data | None = None) -> list[Run]:
 
 
 def _readable(tell: bool = False) -> list[Run]:
+    """The runs that can be read, seen at one moment: under the lock, nobody replaces one halfway through."""
     found = []
-    if runs_dir().is_dir():
-        with suppress(OSError), _locked():  # a folder that cannot be written can be read all the same
-            _clear_leftovers()
-    folders = [folder for folder in runs_dir().glob("[!.]*") if folder.is_dir()] if runs_dir().is_dir() else []
-    for folder in folders:
-        try:
-            found.append(load_run(folder.name))
-        except CourseError as error:
-            if tell:
-                print(f"Left out: {error}")
+    with suppress(OSError):  # a folder that this user may not look into
+        if not runs_dir().is_dir():
+            return []
+        with _locked() as alone:
+            _clear_leftovers(alone)
+            for folder in runs_dir().glob("[!.]*"):
+                try:
+                    if folder.is_dir():
+                        found.append(load_run(folder.name))
+                except CourseError as error:
+                    if tell:
+                        print(f"Left out: {error}")
     return found
 
 
@@ -243,7 +301,8 @@ def record_test(run: Run, logits: np.ndarray, data: Data, milliseconds: float, m
     `mirrored_logits` (n, 10) are those of the same images mirrored; what the mean of both reaches stands apart, as
     `test_accuracy_flips`. In the confusion matrix rows are true classes and values are numbers of images.
 
-    Raises DataError where the run was trained on images from another source; the run stays as it was.
+    Raises DataError where the run was trained on images from another source, and CourseError where it was replaced in
+    the meantime or the folder cannot be written; the run stays as it was.
     """
     if not _same_data(run, data):
         raise DataError(_other_data(run, data))
@@ -253,13 +312,30 @@ def record_test(run: Run, logits: np.ndarray, data: Data, milliseconds: float, m
               "test_confusion": confusion(logits, labels).tolist()}
     if mirrored_logits is not None:
         tested["test_accuracy_flips"] = accuracy(logits + mirrored_logits, labels)
-    arrays = load_predictions(run) | {"test_logits": logits, "test_labels": labels}
-    with _locked():
-        with whole_file(run.folder / "predictions.npz") as file:
-            np.savez(file, format=FORMAT, **arrays)
-        with whole_file(run.folder / "run.json") as file:
-            file.write(json.dumps(run.info | tested, indent=1, ensure_ascii=False).encode())
-    return load_run(run.name)
+    with _refusal(f"What the test of the run {run.name!r} gave", "the run is as it was"), _locked():
+        now = load_run(run.name)
+        if _trained(now) != _trained(run):
+            raise CourseError(f"The run {run.name!r} was saved anew while it was tested: test the new one.")
+        arrays = load_predictions(now) | {"test_logits": logits, "test_labels": labels}
+        with _new_folder(run.name) as new:
+            shutil.copytree(now.folder, new, copy_function=_link, dirs_exist_ok=True)
+            for file in ("predictions.npz", "run.json"):
+                (new / file).unlink()  # a link: to write through it would change the run in place
+            _write_figures(new, _trained(now) | tested, arrays)
+            _put_in_place(run.name, new, [(now.folder, new.parent / ".replaced" / run.name)])
+        return load_run(run.name)
+
+
+def _trained(run: Run) -> dict:
+    """What the run's description says without its test."""
+    return {key: value for key, value in run.info.items() if not key.startswith(("test_", "milliseconds_"))}
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)  # the model may be large, and the disk full
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def load_predictions(run: Run) -> dict[str, np.ndarray]:
@@ -268,9 +344,12 @@ def load_predictions(run: Run) -> dict[str, np.ndarray]:
     Raises CourseError where the file is damaged.
     """
     try:
-        with (run.folder / "predictions.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files if key != "format"}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        stored = read_arrays(run.folder / "predictions.npz")
+        expected = {"validation_logits"} | ({"test_logits", "test_labels"} if "test_accuracy" in run.info else set())
+        if lacking := expected - stored.keys():
+            raise ValueError(f"it has no {', '.join(sorted(lacking))}")
+        return {key: array for key, array in stored.items() if key != "format"}
+    except (OSError, ValueError) as error:
         raise CourseError(f"The predictions of the run {run.name!r} cannot be read ({error}): "
                           f"{_remedy(run.name)}.") from error
 

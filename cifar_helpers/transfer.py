@@ -6,17 +6,17 @@ import re
 import socket
 import sys
 import time
-import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from cifar_helpers import marks
+from cifar_helpers import marks, saved
 from cifar_helpers.data import NOTICE
 from cifar_helpers.errors import DataError
-from cifar_helpers.paths import cache_dir, whole_file
+from cifar_helpers.paths import CACHE_FORMAT, cache_dir, locked, read_arrays, whole_file
 
 # name: (constructor, the preprocessing that its weights were trained with)
 BACKBONES = {
@@ -64,7 +64,7 @@ def _build(name: str, image_size: int | None, weights: str | None = None) -> ker
 def named_file(path: Path, name: str) -> Path:
     if path.is_dir():
         pattern = re.compile(rf"{name}[^a-z0-9].*\.?(keras|weights\.h5)", re.IGNORECASE)  # ResNet50, not ResNet50V2
-        found = sorted(file for file in path.iterdir() if pattern.fullmatch(file.name))
+        found = sorted(file for file in path.iterdir() if pattern.fullmatch(file.name) and file.is_file())
         if not found:
             raise DataError(f"BACKBONE_PATH is the folder {path}, and no .keras or .weights.h5 file in it begins "
                             f"with {name.lower()!r}: put the file there, or unset BACKBONE_PATH.")
@@ -74,15 +74,16 @@ def named_file(path: Path, name: str) -> Path:
                         "ImageNet weights.")
     if not path.name.endswith((".keras", ".weights.h5")):
         raise DataError(f"BACKBONE_PATH is {path}, neither a .keras model nor a .weights.h5 file: "
-                        "save the backbone as one of these.")
+                        "save the backbone as one of these. A whole model as .h5, or a pickle, can hold code.")
     return path
 
 
 def _from_file(path: Path, name: str, image_size: int | None) -> keras.Model:
     backbone = _build(name, image_size)
+    remedy = "name a backbone without its top that Keras itself saved, or unset BACKBONE_PATH"
     try:
         if path.name.endswith(".keras"):
-            loaded = keras.models.load_model(path, compile=False, safe_mode=True)
+            loaded = saved.read_model(path, remedy)
             weights = _checked(loaded, backbone, path, name).get_weights()
             # its own layers, which may have other strides than Keras's, at any size; a file of an older Keras gives
             # lists of one tensor
@@ -90,10 +91,11 @@ def _from_file(path: Path, name: str, image_size: int | None) -> keras.Model:
                                                 input_tensors=keras.Input((image_size, image_size, 3)))
             backbone.set_weights(weights)
         else:
+            saved.check_weights(path, remedy)
             backbone.load_weights(path)
     except DataError:
         raise
-    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of every kind, where the layers are not those of a backbone
         raise DataError(f"{path} cannot be read as {name} ({_first_line(error)[:160]}): name a backbone "
                         f"without its top, saved by Keras {keras.__version__} or older.") from error
     return backbone
@@ -133,34 +135,52 @@ def extract_features(extractor: keras.Model, images: np.ndarray, label: str = "f
 
     They are kept on disk in pieces, under a name made from the extractor's layers and weights and from the images
     themselves: another size, backbone, preprocessing or image never finds them, and an interrupted extraction goes
-    on where it stopped. The seconds are those of the extraction, also when the pieces come from the cache.
+    on where it stopped. Of several processes that ask for a piece at once one makes it; where pieces cannot be kept,
+    one line says so. The seconds are those of the extraction, also when the pieces come from the cache.
     """
-    folder = cache_dir() / "features" / _digest(extractor)
-    pieces, seconds = [], 0.0
+    folder = cache_dir() / "features" / f"{CACHE_FORMAT}-{_digest(extractor)}"
+    pieces, seconds, faults = [], 0.0, []
     with tqdm(total=len(images), desc=label, unit="image", file=sys.stdout) as bar:
         for start in range(0, len(images), CHUNK):
             part = np.ascontiguousarray(images[start:start + CHUNK])
-            piece, cost = _piece(extractor, part, folder / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npz")
+            file = folder / f"{hashlib.sha256(part.data).hexdigest()[:24]}.npz"
+            piece, cost = _stored(file) or _piece(extractor, part, file, faults)
             pieces.append(piece)
             seconds += cost
             bar.update(len(part))
+    if faults:
+        print(f"Features are not cached ({faults[0]}): the next run extracts them again. "
+              "Set COURSE_CACHE to a folder that can be written, or free some space.")
     return np.concatenate(pieces), seconds
 
 
-def _piece(extractor: keras.Model, images: np.ndarray, file: Path) -> tuple[np.ndarray, float]:
+def _stored(file: Path) -> tuple[np.ndarray, float] | None:
     try:
-        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            return stored["features"], float(stored["seconds"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there, or damaged: made anew
+        stored = read_arrays(file)
+        return stored["features"], float(stored["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there, or damaged: made anew
+
+
+def _piece(extractor: keras.Model, images: np.ndarray, file: Path, faults: list) -> tuple[np.ndarray, float]:
+    lock = file.with_name(f".{file.name}.lock")
+    with locked(lock, "extracting the same features") as alone:
+        try:
+            return _stored(file) or _extract(extractor, images, file, alone, faults)
+        finally:
+            with suppress(OSError):  # there would be one a piece; who gets the lock next looks for the piece first
+                lock.unlink()
+
+
+def _extract(extractor, images, file, alone, faults) -> tuple[np.ndarray, float]:
     begun = time.perf_counter()
-    features = np.concatenate([extractor.predict_on_batch(images[at:at + 50]) for at in range(0, len(images), 50)])
+    features = np.concatenate([extractor.predict_on_batch(images[at:at + 100]) for at in range(0, len(images), 100)])
     cost = time.perf_counter() - begun
     try:
-        with whole_file(file) as handle:
+        with whole_file(file, alone) as handle:
             np.savez(handle, features=features, seconds=cost)
     except OSError as error:
-        print(f"Features are not cached ({error}).")
+        faults.append(error)
     return features, cost
 
 

@@ -4,13 +4,17 @@ import functools
 import hashlib
 import os
 import shutil
+import sys
 import threading
+from pathlib import Path
 
 import fixtures
 import numpy as np
+import promise_2_together
+import promise_3_disk
 import pytest
 
-from cifar_helpers import archives, data, download, marks, standin
+from cifar_helpers import archives, data, download, marks, paths, standin
 from cifar_helpers.data import load_cifar10, take
 from cifar_helpers.errors import DataError
 from cifar_helpers.paths import whole_file
@@ -159,6 +163,7 @@ def places(monkeypatch, tmp_path):
     monkeypatch.setenv("CIFAR10_PATH", str(fixtures.write_npz(tmp_path / "named" / "env.npz", other["environment"])))
     archive = fixtures.write_archive(tmp_path / "served", fixtures.binary_members(other["download"])).read_bytes()
     monkeypatch.setitem(download.SHA256, download.BINARY, hashlib.sha256(archive).hexdigest())
+    monkeypatch.setitem(download.SIZE, download.BINARY, len(archive))
     monkeypatch.setenv("COURSE_OFFLINE", "0")
     with fixtures.serving(archive) as server:
         sources = [(download.BINARY, server.url)]
@@ -232,7 +237,7 @@ def test_a_path_that_was_named_and_holds_no_cifar10_is_an_error_not_a_stand_in(r
         monkeypatch.setenv("CIFAR10_PATH", str(tmp_path / name))
         with pytest.raises(DataError, match=match):
             load_cifar10()
-    assert fixtures.tree(tmp_path) == {"page.tar.gz": b"<html>"}
+    assert fixtures.tree(tmp_path) == {"page.tar.gz": b"<html>", str(Path("cache", ".images.lock")): b""}
 
 
 # --- the cache ---
@@ -438,3 +443,77 @@ def test_take_refuses_a_count_that_there_is_not(count, loaded):
 def test_take_names_the_split_it_cannot_serve(loaded):
     with pytest.raises(DataError, match="11 validation images"):
         take(loaded, train=50, validation=11)
+
+
+# --- two at once, and the disk ---
+
+
+def assert_survived(found, at_least):
+    assert not [case for case in found if not case[1]]
+    assert len(found) >= at_least
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the cases fork")
+def test_processes_that_work_at_once_get_the_right_data_and_one_whole_cache():
+    assert_survived(list(promise_2_together.cases("short")), 25)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the cases fork")
+def test_a_faulty_disk_costs_the_cache_at_most():
+    assert_survived(list(promise_3_disk.cases("short")), 150)
+
+
+def test_what_holds_a_lock_is_named_once_it_takes_long_and_not_waited_for_without_end(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(paths, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(paths, "PATIENT_SECONDS", 0.05)
+    holder = threading.Event(), threading.Event()
+
+    def hold():
+        with paths.locked(tmp_path / ".lock", "testing"):
+            holder[0].set()
+            holder[1].wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holder[0].wait(20)
+    with paths.locked(tmp_path / ".lock", "testing the course") as held:
+        assert not held
+    assert capsys.readouterr().out == "Waiting for another process that is testing the course.\n"
+    holder[1].set()
+    thread.join()
+    with paths.locked(tmp_path / ".lock", "testing the course") as held:
+        assert held
+    assert not capsys.readouterr().out
+
+
+def test_an_array_whose_header_says_that_it_is_shorter_is_damaged(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((40, 8000), np.uint8))
+    raw = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(raw.replace(b"(40, 8000)", b"(20, 8000)"))
+    with np.load(tmp_path / "a.npz") as stored:
+        assert stored["images"].shape == (20, 8000)  # the reason for reading it ourselves
+    with pytest.raises(ValueError, match="longer than its header says"):
+        paths.read_arrays(tmp_path / "a.npz")
+
+
+def test_arrays_of_objects_are_not_unpickled(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.array([{}], object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        paths.read_arrays(tmp_path / "a.npz")
+
+
+def test_without_a_cache_folder_a_download_still_gives_the_images(places, monkeypatch, tmp_path):
+    _, other, _, take_away = places
+    for place in ("environment", "own cache", "Keras's cache"):
+        take_away[place]()
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "file"))
+    assert np.array_equal(load_cifar10().test.images, other["download"].test_images)
+
+
+def test_every_cache_entry_names_its_format(npz, monkeypatch, tmp_path, given):
+    for load in (lambda: load_cifar10(npz), load_cifar10,
+                 lambda: (fixtures.put_in_keras_cache(tmp_path / "keras", given), load_cifar10())):
+        load()
+    assert len(cached_files(tmp_path)) == 3
+    assert all(f"-{paths.CACHE_FORMAT}" in name for name in cached_files(tmp_path))

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cifar_helpers import evaluation, machine, marks, models, runs, standin, transfer
+from cifar_helpers import evaluation, machine, marks, models, paths, runs, standin, transfer
 from cifar_helpers.data import Data, Source, Split, load_cifar10
 from cifar_helpers.errors import CourseError, DataError
 
@@ -205,8 +205,9 @@ def test_a_process_killed_between_the_two_renames_loses_nothing(folder):
     save()
     left = folder / ".baseline-x1y2"
     left.mkdir()
-    (folder / "baseline").rename(left / "replaced")
-    shutil.copytree(left / "replaced", left / "baseline")
+    (left / ".replaced").mkdir()
+    (folder / "baseline").rename(left / ".replaced" / "baseline")
+    shutil.copytree(left / ".replaced" / "baseline", left / ".whole")
     [found] = runs.list_runs()
     assert found.name == "baseline"
     assert not left.exists()
@@ -232,7 +233,7 @@ def test_a_run_that_cannot_be_put_in_place_leaves_the_earlier_one(folder, monkey
     before, real = visible(folder), Path.rename
 
     def rename(path, target):  # as on Windows, where a program holds a file of the new run open
-        if Path(target) == folder / "baseline" and path.name == "baseline":
+        if Path(target) == folder / "baseline" and path.name == ".whole":
             raise PermissionError(13, "The process cannot access the file")
         return real(path, target)
 
@@ -240,6 +241,44 @@ def test_a_run_that_cannot_be_put_in_place_leaves_the_earlier_one(folder, monkey
         patch.setattr(Path, "rename", rename)
         save()
     assert visible(folder) == before
+
+
+def test_a_run_that_cannot_be_put_in_place_leaves_those_that_were_to_make_room(folder, monkeypatch):
+    for budget in ("smoke", "laptop", "smoke"):  # the next is in the way of baseline, and that of baseline-smoke
+        save(model=FakeModel(budget.encode()), budget=at(budget))
+    before, real = visible(folder), Path.rename
+    assert names() == ["baseline", "baseline-laptop", "baseline-smoke"]
+
+    def rename(path, target):
+        if path.name == ".whole":
+            raise PermissionError(13, "The process cannot access the file")
+        return real(path, target)
+
+    for budget in ("smoke", "laptop", "full"):
+        with monkeypatch.context() as patch, pytest.raises(CourseError, match="earlier runs are as they were"):
+            patch.setattr(Path, "rename", rename)
+            save(budget=at(budget))
+        assert visible(folder) == before
+    assert set(fixtures.tree(folder)) - set(before) <= {".lock"}
+
+
+@pytest.mark.parametrize("name", ["replaced", "whole"])
+def test_a_run_may_have_any_name(name):
+    for _ in range(2):
+        save(name)
+    runs.record_test(runs.load_run(name), logits(DATA.test.labels), DATA, 1)
+    assert names() == [name]
+
+
+def test_what_another_process_may_be_writing_stays_where_there_is_no_lock(folder, monkeypatch):
+    save()
+    left = folder / ".plain-x1y2"
+    left.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(paths.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(OSError(37, "No locks")))
+        assert names() == ["baseline"] and left.exists()
+        os.utime(left, (0, 0))
+        assert names() == ["baseline"] and not left.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(monkeypatch, tmp_path):
@@ -259,6 +298,7 @@ import numpy as np
 
 for name, content in {
     "keras": {"Model": type("Model", (), {})}, "pandas": {"DataFrame": None}, "cifar_helpers.models": {},
+    "cifar_helpers.saved": {},
     "cifar_helpers.evaluation": {"accuracy": lambda *_: 0.5, "confusion": None, "cross_entropy": lambda *_: 0.5,
                                  "predict_logits": None},
 }.items():
@@ -283,13 +323,15 @@ def save():
                   {"loss": [number]}, number, train_logits=logits, validation_logits=logits)
 """
 KILLED = """
-number = 1
+number, renames = 1, []
 
 def kill(event, arguments):
     if event == "open" and "w" in (arguments[1] or "") and str(arguments[0]).endswith(sys.argv[1]):
         os._exit(9)
-    if event == "os.rename" and sys.argv[1] == "rename":
-        os._exit(9)
+    if event == "os.rename" and sys.argv[1].startswith("rename"):
+        renames.append(arguments)
+        if len(renames) == int(sys.argv[1][6:]):
+            os._exit(9)
 
 sys.addaudithook(kill)
 save()
@@ -311,7 +353,7 @@ def start(*arguments):
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("before", [*runs.FILES, "rename"])
+@pytest.mark.parametrize("before", [*runs.FILES, "rename1"])
 def test_a_process_that_is_killed_between_two_writes_leaves_all_as_it_was(before, folder):
     save(model=FakeModel(b"earlier"))
     earlier = visible(folder)
@@ -327,6 +369,16 @@ def test_a_process_that_is_killed_during_the_first_save_leaves_no_run(folder):
     process = start(KILLED, "run.json")
     assert process.wait(timeout=60) == 9
     assert_as_before(folder, {})
+
+
+def test_a_process_killed_between_its_renames_is_finished_by_the_next(folder):
+    save(model=FakeModel(b"earlier"), budget=at("smoke"))
+    process = start(KILLED, "rename3")  # the earlier run has its longer name, the new one not yet its own
+    assert process.wait(timeout=60) == 9
+    assert not (folder / "baseline").exists()
+    assert names() == ["baseline", "baseline-smoke"]
+    assert (folder / "baseline" / "model.keras").read_bytes() == bytes([1])
+    assert {path.name for path in folder.iterdir()} <= {"baseline", "baseline-smoke", ".lock"}
 
 
 def test_two_processes_that_save_at_once_leave_one_whole_run(folder, tmp_path):
@@ -517,6 +569,38 @@ def test_the_test_may_be_recorded_again():
     assert runs.record_test(run, logits(DATA.test.labels), DATA, 1).info["test_accuracy"] == 1
 
 
+def test_a_test_that_cannot_be_recorded_leaves_the_run_as_it_was(folder):
+    run = runs.record_test(save(), logits(DATA.test.labels, 10), DATA, 1)
+    before = visible(folder)
+    refused = pytest.raises(CourseError, match=r"test of the run 'baseline' .*could not be saved .*free some space")
+    with fixtures.files_limited_to(500), refused:
+        runs.record_test(run, logits(DATA.test.labels), DATA, 1)
+    assert visible(folder) == before
+    assert set(fixtures.tree(folder)) - set(map(os.path.normpath, before)) <= {".lock"}
+
+
+def test_a_test_is_recorded_whole_or_not_at_all(folder, monkeypatch):
+    run = save()
+    before = visible(folder)
+
+    def killed(*_):
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(runs, "_put_in_place", killed)
+        runs.record_test(run, logits(DATA.test.labels), DATA, 1)
+    assert visible(folder) == before and names() == ["baseline"]
+
+
+def test_the_test_of_a_run_that_was_replaced_in_the_meantime_is_refused(folder):
+    run = save(budget=at("laptop", seed=1))
+    save(budget=at("laptop", seed=2))
+    before = visible(folder)
+    with pytest.raises(CourseError, match="'baseline' was saved anew while it was tested: test the new one"):
+        runs.record_test(run, logits(DATA.test.labels), DATA, 1)
+    assert visible(folder) == before
+
+
 @pytest.mark.parametrize("data", [OTHER, STAND_IN])
 def test_the_test_of_other_data_is_refused_and_the_run_stays_as_it_was(data, folder):
     run = save()
@@ -537,6 +621,13 @@ def test_damaged_predictions_are_an_error_with_a_remedy(damage):
     file = run.folder / "predictions.npz"
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(CourseError, match=r"'baseline' .*02_baseline"):
+        runs.load_predictions(run)
+
+
+def test_predictions_without_the_arrays_of_the_comparison_are_an_error_with_a_remedy():
+    run = runs.record_test(save(), logits(DATA.test.labels), DATA, 1)
+    np.savez(run.folder / "predictions.npz", format=1, validation_logits=np.zeros((1, 10)))
+    with pytest.raises(CourseError, match=r"'baseline' .* no test_labels, test_logits.*02_baseline"):
         runs.load_predictions(run)
 
 
@@ -631,7 +722,7 @@ def test_a_damaged_model_is_an_error_that_names_the_version_that_saved_it(damage
 def test_a_model_with_code_inside_is_not_run():
     inputs = keras.Input((32, 32, 3))
     unsafe = keras.Model(inputs, layers.Lambda(lambda x: x)(inputs))
-    with pytest.raises(CourseError, match="cannot read it"):
+    with pytest.raises(CourseError, match="Lambda layer"):
         runs.load_model(save(model=unsafe))
 
 

@@ -160,7 +160,7 @@ def test_several_things_amiss_are_a_line_each(check, folders, monkeypatch):
 
 
 @pytest.mark.parametrize(("file", "where"), [
-    ("cache/official.npz", "in the course's cache"), ("cache/cifar-10-binary.tar.gz", "in the course's cache"),
+    ("cache/official-1.npz", "in the course's cache"), ("cache/cifar-10-binary.tar.gz", "in the course's cache"),
     ("keras/datasets/cifar-10-batches-py.tar.gz", "in Keras's cache"), (None, "not here yet"),
 ])
 def test_it_says_where_cifar10_is(file, where, check, folders, monkeypatch):

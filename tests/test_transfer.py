@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cifar_helpers import marks, transfer
+from cifar_helpers import marks, paths, transfer
 from cifar_helpers.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (25, 32, 32, 3), np.uint8)
@@ -398,8 +398,15 @@ def test_without_a_cache_folder_features_are_extracted_and_a_line_says_so(predic
     before = fixtures.tree(tmp_path)
     model = extractor()
     assert np.allclose(transfer.extract_features(model, IMAGES)[0], model(IMAGES), atol=1e-5)
-    assert "Features are not cached (" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("Features are not cached (") == 1
     assert fixtures.tree(tmp_path) == before
+
+
+def test_pieces_name_their_format_and_leave_no_lock(predictions, tmp_path):
+    transfer.extract_features(extractor(), IMAGES)
+    assert all(file.parent.name.startswith(f"{paths.CACHE_FORMAT}-") and file.suffix == ".npz"
+               for file in pieces(tmp_path))
+    assert len(pieces(tmp_path)) == 3
 
 
 def test_a_cache_that_was_deleted_is_made_again(predictions, tmp_path):
