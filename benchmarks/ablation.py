@@ -69,10 +69,10 @@ def train(without: str, seed: int, epochs: int, images: int) -> dict:
     from cifar_helpers import budgets
 
     budgets.LESSONS["custom_loop"]["laptop"] |= {"fast_epochs": epochs, "train_images": images}
-    names = {"__name__": "ablation", "history": dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy",
-                                                               "seconds"))}
-    os.environ |= {"COURSE_BUDGET": "laptop", "COURSE_SEED": str(seed)}
-    exec(compile(lesson_cells(without), LESSON.name, "exec"), names)  # the course's own lesson
+    names = {"__name__": "ablation"}
+    with tempfile.TemporaryDirectory() as folder:  # the lesson keeps its progress there; no other training finds it
+        os.environ |= {"COURSE_BUDGET": "laptop", "COURSE_SEED": str(seed), "COURSE_RUNS": folder}
+        exec(compile(lesson_cells(without), LESSON.name, "exec"), names)  # the course's own lesson
     history = names["fast_history"]
     return {"without": without, "seed": seed, "validation_accuracy": round(history["val_accuracy"][-1], 4),
             "seconds": round(history["seconds"][-1], 1),

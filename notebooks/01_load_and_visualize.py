@@ -191,7 +191,7 @@ assert (first != second).any()
 
 # %% [markdown]
 # Each pass over the pipeline has a new order: the two first batches differ. From now on `training.batches` does these
-# steps. This is all of it:
+# steps (`progress` is for lesson 2). This is all of it:
 
 # %%
 import inspect

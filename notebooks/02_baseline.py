@@ -25,8 +25,6 @@ data
 # `take` keeps as many images of each class as the budget names, or all of them where it names none.
 
 # %%
-import time
-
 import keras
 import numpy as np
 from keras import layers
@@ -122,16 +120,17 @@ assert abs(float(untrained) - np.log(10)) < 0.01
 steps = budget.epochs * -(-len(data.train) // 64)
 rate = keras.optimizers.schedules.CosineDecay(2e-3, decay_steps=steps)
 model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-begun = time.perf_counter()
-history = model.fit(
-    training.batches(data.train, 64, shuffle=True), epochs=budget.epochs, shuffle=False, verbose=2,
-    validation_data=training.batches(data.validation, 500), callbacks=[training.clock()],
-).history
-seconds = time.perf_counter() - begun
+progress = training.Progress("baseline", model, data, budget)
+model.fit(
+    training.batches(data.train, 64, shuffle=True, progress=progress), shuffle=False, verbose=2,
+    validation_data=training.batches(data.validation, 500), initial_epoch=progress.epoch, epochs=budget.epochs,
+    callbacks=[progress])
+history, seconds = progress.history, progress.history["seconds"][-1]
 print(f"{seconds:.0f} s, {budget.epochs * len(data.train) / seconds:,.0f} images a second")
 
 # %% [markdown]
-# `training.clock()` notes the seconds since the start in the history, so that runs can be compared by time as well.
+# `training.Progress` keeps weights, optimizer, history and seconds on disk after each epoch: should the kernel die, run
+# the lesson again, and training goes on after the last whole epoch, in the order of images that it would have had.
 
 # %%
 plots.compare_histories({"baseline": history}, "Baseline: loss and accuracy");

@@ -22,8 +22,6 @@ data = take(load_cifar10(), budget.train_images, budget.validation_images)
 data
 
 # %%
-import time
-
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
@@ -208,11 +206,11 @@ def train(name, augment):
     rate = keras.optimizers.schedules.CosineDecay(1e-3, steps - warmup, warmup_target=4e-3, warmup_steps=warmup)
     model.compile(keras.optimizers.AdamW(rate, weight_decay=5e-3),
                   keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    begun = time.perf_counter()
-    history = model.fit(training.batches(data.train, 128, shuffle=True, augment=augment), epochs=budget.epochs,
-                        validation_data=training.batches(data.validation, 500), verbose=2, shuffle=False,
-                        callbacks=[training.clock()]).history
-    return runs.save_run(name, model, data, budget, history, time.perf_counter() - begun)
+    progress = training.Progress(name, model, data, budget, random=augment_layers)
+    model.fit(training.batches(data.train, 128, shuffle=True, augment=augment, progress=progress),
+              validation_data=training.batches(data.validation, 500), initial_epoch=progress.epoch,
+              epochs=budget.epochs, verbose=2, shuffle=False, callbacks=[progress])
+    return runs.save_run(name, model, data, budget, progress.history, progress.history["seconds"][-1])
 
 
 # %%

@@ -152,7 +152,8 @@ print(f"eager {eager:.1f} ms, graph {graph:.1f} ms a step: the graph takes {grap
 # ## The whole loop
 #
 # Fresh weights, a fresh optimizer, and for each epoch: train on every batch, validate, note the figures, reset the
-# metrics. `fit` does no more than this.
+# metrics. `fit` does no more than this. `progress.note` ends an epoch: it adds the figures and the seconds to the
+# history, prints them, keeps the state on disk as in lesson 2, and stops training where a loss is no finite number.
 
 # %%
 @tf.function
@@ -176,27 +177,25 @@ model(images)  # creates the weights
 optimizer = keras.optimizers.Adam(schedule)
 optimizer.build(model.trainable_variables)
 graph_step = tf.function(train_step)
-train_batches = training.batches(data.train, 128, shuffle=True)
 validation_batches = training.batches(data.validation, 500)
-metrics_and_reset();
 
 # %%
-history = {"loss": [], "accuracy": [], "val_loss": [], "val_accuracy": [], "seconds": []}
-begun = time.perf_counter()
-for epoch in range(budget.epochs):
+metrics_and_reset()
+progress = training.Progress("subclassed", model, data, budget, optimizer=optimizer)
+train_batches = training.batches(data.train, 128, shuffle=True, progress=progress)
+for epoch in range(progress.epoch, budget.epochs):
     for images, labels in tqdm(train_batches, desc=f"epoch {epoch + 1}", leave=False, file=sys.stdout):
         graph_step(images, labels)
     loss, accuracy = metrics_and_reset()
     for images, labels in validation_batches:
         validation_step(images, labels)
-    values = (loss, accuracy, *metrics_and_reset(), time.perf_counter() - begun)
-    for key, value in zip(history, values, strict=True):
-        history[key].append(value)
-    print(f"epoch {epoch + 1}: " + ", ".join(f"{key} {history[key][-1]:.3f}" for key in history))
+    val_loss, val_accuracy = metrics_and_reset()
+    progress.note(loss=loss, accuracy=accuracy, val_loss=val_loss, val_accuracy=val_accuracy)
+history = progress.history
 
 # %%
 assert int(optimizer.iterations) == budget.epochs * steps
-assert np.isfinite(history["loss"]).all()
+assert len(history["loss"]) == budget.epochs
 plots.compare_histories({"custom loop": history}, "The custom loop's curves");
 
 # %% [markdown]
@@ -358,13 +357,13 @@ def moved_and_mirrored(padded, mirrored_first, epoch, generator):
 # does a maximum over all positions.
 
 # %%
-def batches_at(size, pictures):
-    """Shuffled batches of the pictures, made smaller where `size` is below 32."""
+def batches_at(size, pictures, epoch):
+    """Batches of the pictures in an order of the epoch's own, made smaller where `size` is below 32."""
     def smaller(images):
         return tf.image.resize(images, (size, size), antialias=True)
 
     split = Split(pictures, data.train.labels)
-    return training.batches(split, fast_batch, shuffle=True, augment=smaller if size < 32 else None)
+    return training.batches(split, fast_batch, shuffle=True, augment=smaller if size < 32 else None, seed=epoch)
 
 
 # %% [markdown]
@@ -400,25 +399,27 @@ def fast_step(images, labels):
 # **Predict first**: how far does it get in as many seconds as the loop above took, and how far at the end?
 
 # %%
-generator = np.random.default_rng(budget.seed)
 padded = np.pad(data.train.images, ((0, 0), (2, 2), (2, 2), (0, 0)), "reflect")
-mirrored_first = generator.random(len(padded)) < 0.5
-fast_history = {key: [] for key in history}
-metrics_and_reset();
+mirrored_first = np.random.default_rng(budget.seed).random(len(padded)) < 0.5
 
 # %%
-begun = time.perf_counter()
-for epoch in range(budget.fast_epochs):
+metrics_and_reset()
+progress = training.Progress("fast", fast, data, budget, optimizer=fast_optimizer)
+for epoch in range(progress.epoch, budget.fast_epochs):
     size = 24 if epoch < budget.fast_epochs // 2 else 32
-    seen = batches_at(size, moved_and_mirrored(padded, mirrored_first, epoch, generator))
+    generator = np.random.default_rng([budget.seed, epoch])
+    seen = batches_at(size, moved_and_mirrored(padded, mirrored_first, epoch, generator), epoch)
     for images, labels in tqdm(seen, desc=f"epoch {epoch + 1}", leave=False, file=sys.stdout):
         fast_step(images, labels)
     logits = predict_logits(fast, data.validation.images)
-    values = (*metrics_and_reset(), cross_entropy(logits, data.validation.labels),
-              accuracy_of(logits, data.validation.labels), time.perf_counter() - begun)
-    for key, value in zip(fast_history, values, strict=True):
-        fast_history[key].append(value)
-    print(f"epoch {epoch + 1}: " + ", ".join(f"{key} {fast_history[key][-1]:.3f}" for key in fast_history))
+    loss, accuracy = metrics_and_reset()
+    progress.note(loss=loss, accuracy=accuracy, val_loss=cross_entropy(logits, data.validation.labels),
+                  val_accuracy=accuracy_of(logits, data.validation.labels))
+fast_history = progress.history
+
+# %% [markdown]
+# Each epoch has a generator of its own, made from the seed and the epoch: a training that goes on draws what it would
+# have drawn.
 
 # %%
 plots.compare_histories({"custom loop": history, "fast": fast_history}, "Two nets, two loops");
@@ -434,6 +435,7 @@ plots.compare_histories({"custom loop": history, "fast": fast_history}, "Two net
 # the time of prediction and no training. Such figures are reported *apart* from the plain ones, here and everywhere.
 
 # %%
+logits = predict_logits(fast, data.validation.images)
 mirrored_logits = predict_logits(fast, data.validation.images[:, :, ::-1])
 one_look = accuracy_of(logits, data.validation.labels)
 two_looks = accuracy_of(logits + mirrored_logits, data.validation.labels)

@@ -249,18 +249,21 @@ some = take(data, train=budget.fine_tune_images)
 steps = budget.fine_tune_epochs * -(-len(some.train) // 32)
 warmup = steps // 5
 schedule = keras.optimizers.schedules.CosineDecay(1e-6, steps - warmup, warmup_target=1.5e-4, warmup_steps=warmup)
+
+# %%
 model.compile(keras.optimizers.Adam(schedule), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
               metrics=["accuracy"])
-begun = time.perf_counter()
-history = model.fit(
-    training.batches(some.train, 32, shuffle=True, augment=lambda images: flip(images, training=True)),
-    validation_data=training.batches(data.validation, 100), epochs=budget.fine_tune_epochs, verbose=2, shuffle=False,
-    callbacks=[training.clock()]).history
-seconds = time.perf_counter() - begun
+progress = training.Progress("transfer_finetuned", model, some, budget, random=[flip], backbone=weights)
+model.fit(
+    training.batches(some.train, 32, shuffle=True, augment=lambda images: flip(images, training=True),
+                     progress=progress),
+    validation_data=training.batches(data.validation, 100), initial_epoch=progress.epoch,
+    epochs=budget.fine_tune_epochs, verbose=2, shuffle=False, callbacks=[progress])
+history = progress.history
 
 # %%
 finetuned = runs.save_run("transfer_finetuned", model, some, budget, history,
-                          frozen.info["train_seconds"] + seconds, backbone=weights,
+                          frozen.info["train_seconds"] + history["seconds"][-1], backbone=weights,
                           train_logits=predict_logits(model, some.train.images[:500]))
 for run in (frozen, finetuned):
     print(f"{run.name:20} validation accuracy {run.info['validation_accuracy']:.3f}, "
