@@ -12,7 +12,7 @@ endif
 # Debian ships venv without ensurepip unless python3-venv is installed; such a Python cannot make an environment.
 SERVES := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: course test lab notebooks results bench bench-scaling check clean
+.PHONY: course test lab notebooks results bench bench-scaling faults check clean
 
 course: .venv/.installed  ## run lessons 1 to 6 in order, and leave pages and the comparison in build/
 	@$(VENV_PYTHON) tools/run_course.py 1 2 3 4 5 6
@@ -34,6 +34,9 @@ bench: .venv/.installed  ## predecessors and lessons side by side, reduced; FULL
 
 bench-scaling: .venv/.installed  ## how cost grows with images, image size and width
 	@$(VENV_PYTHON) benchmarks/scaling.py
+
+faults: .venv/.installed  ## inject every fault that the course promises to survive, and count
+	@$(VENV_PYTHON) faults/inject.py $(if $(SCALE),--scale $(SCALE))
 
 check: .venv/.installed  ## lint, and compare notebooks with their scripts, and what is derived from results/ with it
 	@$(VENV_PYTHON) -m ruff check
