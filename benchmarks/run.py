@@ -31,10 +31,10 @@ PLANS = {
             "5 --share 0.02 --set fine_tune_images=32 --only transfer_frozen --test-images 100"),
     },
     "full": {
-        1: ("", "4"),
-        2: ("--images 22500 --epochs 1 --augmented-epochs 1", "3"),
+        1: ("", "4 --only fast --set epochs=1"),
+        2: ("--images 11250 --epochs 1 --augmented-epochs 1", "3"),
         3: ("", "2"),
-        4: ("--images 1000 --epochs 1 --fine-tune-epochs 1 --test-images 500", "5 --test-images 2000"),
+        4: ("--images 500 --epochs 1 --fine-tune-epochs 1 --test-images 500", "5 --test-images 2000"),
         5: ("--images 4500 --epochs 2 --large-images 500 --large-epochs 1 --large-test-images 200",
             "5 --share 0.3 --set fine_tune_images=64 --only transfer_frozen --test-images 2000"),
     },

@@ -25,12 +25,12 @@ LESSONS = {
     "augmentation": {
         "smoke": _FEW | {"epochs": 1},
         "laptop": _ALL | {"epochs": 5},
-        "full": _ALL | {"epochs": 15},
+        "full": _ALL | {"epochs": 12},
     },
     "custom_loop": {
         "smoke": _FEW | {"epochs": 1, "timed_steps": 3, "fast_epochs": 2, "fast_width": 4},
         "laptop": _ALL | {"epochs": 4, "timed_steps": 40, "fast_epochs": 4, "fast_width": 32},
-        "full": _ALL | {"epochs": 20, "timed_steps": 100, "fast_epochs": 12, "fast_width": 64},
+        "full": _ALL | {"epochs": 20, "timed_steps": 100, "fast_epochs": 16, "fast_width": 64},
     },
     "transfer": {
         "smoke": {"train_images": 100, "validation_images": 100, "image_size": 32, "experiment_images": 100,
@@ -42,7 +42,7 @@ LESSONS = {
     },
     "comparison": {
         "smoke": {"test_images": 200, "bootstrap": 200},
-        "laptop": {"test_images": 5_000, "bootstrap": 2_000},
+        "laptop": {"test_images": 4_000, "bootstrap": 2_000},
         "full": {"test_images": None, "bootstrap": 10_000},
     },
     "distributed": {
