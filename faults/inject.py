@@ -4,7 +4,10 @@
     python faults/inject.py --scale short 1 5   promises 1 and 5, a few cases each
 
 Each `promise_N_name.py` beside this file has a sentence `PROMISE` and `cases(scale)`, which yields what was tried,
-whether it was survived, and what was lost. `build/faults.json` gets the table, with every case that was lost.
+whether it was survived, and what was lost. `build/faults.json` gets the table, with every case that was lost, and the
+versions and hardware that it was made with. `COURSE_OLD_PYTHON=/a/python` names a Python with the lowest supported
+versions: promise 7 then carries models from one version to the other. Rows of promises that were not tried this time
+stay, where scale, versions and hardware are the same.
 """
 
 import argparse
@@ -61,6 +64,17 @@ def table(rows: list[dict]) -> str:
     return frame.to_string(index=False)
 
 
+def kept(file: Path, context: dict, names: list[str]) -> list[dict]:
+    """The rows of an earlier table for other modules, where scale, versions and hardware were these."""
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        there = modules()
+        return [row for row in before["rows"] if before["context"] == context
+                and row["module"] in there and row["module"] not in names]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; 0 where nothing was lost, 1 where something was, 2 where the call makes no sense."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -77,9 +91,13 @@ def main(arguments: list[str] | None = None) -> int:
     for name in names:
         print(f"{name} …", flush=True)
         rows.append(tally(name, options.scale))
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"scale": options.scale, "rows": rows}, indent=1, ensure_ascii=False) + "\n",
-                               encoding="utf-8")
+    from cifar_helpers import machine  # only now: TensorFlow's memory would count in every process that a case forks
+
+    context = {"scale": options.scale, "hardware": (here := machine.describe()), "versions": here.pop("versions")}
+    rows = sorted(rows + kept(options.out, context, names), key=lambda row: row["module"])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"context": context, "rows": rows}, indent=1, ensure_ascii=False) + "\n",
+                           encoding="utf-8")
     print(f"\n{table(rows)}\n\n{options.out}")
     return 1 if any(row["lost"] for row in rows) else 0
 

@@ -20,7 +20,7 @@ import numpy as np
 import promise_2_together as several
 from promise_2_together import Worker, case, fingerprint, litter, mixed, note, record, save
 
-PROMISE = "Disk: full, read-only, deleted in use, oddly named or damaged, it costs the cache at most, and no run"
+PROMISE = "Disk: full, read-only, deleted in use or damaged, it costs the cache at most, and no run"
 BLOCK = 4096
 NOBODY = 65534
 

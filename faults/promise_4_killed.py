@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-PROMISE = "killed at any moment, a lesson goes on after its last whole epoch and ends as an undisturbed one"
+PROMISE = "Killed: a training goes on after its last whole epoch and ends as an undisturbed one"
 KILLS = {"short": 3, "full": 50}
 EPOCHS = 4
 SEED = 2026

@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PROMISE = "Bad files: the right data, or DataError with file, reason and remedy, within 2 GB and 30 seconds"
+PROMISE = "Bad files: the right data, or an error with file, reason and remedy, within 2 GB and 30 seconds"
 SEED = 5
 SECONDS, MEMORY = 30, 2_000_000_000  # of the processor, a case; bytes resident
 WAITED = 300  # seconds by the clock: on a busy machine 30 of the processor take longer, and a pipe takes none

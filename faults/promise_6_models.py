@@ -21,7 +21,7 @@ from keras import layers
 from cifar_helpers import runs, transfer
 from cifar_helpers.errors import CourseError
 
-PROMISE = "6 nothing executes: models"
+PROMISE = "Nothing executes: no model runs a program or reads another file when it is loaded"
 SECONDS, BYTES = 30, 2 << 30  # that a case may take
 MUTATIONS = 500  # at full scale, half of them of a .weights.h5
 FUNCTIONS = (  # a few of the callables that a configuration was or could be made to call

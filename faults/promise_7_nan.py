@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from promise_4_killed import thumbnails
 
-PROMISE = "a loss that is no finite number stops training with advice, and no saved run is touched"
+PROMISE = "Numbers: a loss that is no finite number stops training with advice, and no saved run is touched"
 HUGE = 1e30
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from promise_4_killed import _differences, _run, _server
 
-PROMISE = "memory does not grow over 200 epochs, and a sleep in the middle of one loses nothing"
+PROMISE = "Long trainings: memory does not grow over 200 epochs, and a sleep within one loses nothing"
 LESSONS = Path(__file__).resolve().parent.parent / "notebooks"
 EARLY, LATE = 20, 200  # epochs between which memory must not grow
 ALLOWED_MB = 30  # of growth: lesson 4's larger pictures take 23 in one step; a state kept an epoch would be over 260

@@ -8,6 +8,11 @@ import inject
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    monkeypatch.setattr("cifar_helpers.machine.describe", lambda: {"cores": 2, "versions": {"python": "3.12"}})
+
+
 @pytest.fixture
 def promises(monkeypatch, tmp_path):
     """A folder with the promises that a test names, each with the cases it gives."""
@@ -39,7 +44,9 @@ def stops(scale):
 def test_all_survived_ends_well(promises, capsys):
     out = promises(promise_1_good=good)
     assert inject.main(["--out", str(out)]) == 0
-    row, = json.loads(out.read_text())["rows"]
+    content = json.loads(out.read_text())
+    row, = content["rows"]
+    assert content["context"] == {"scale": "full", "hardware": {"cores": 2}, "versions": {"python": "3.12"}}
     assert (row["number"], row["tried"], row["survived"], row["lost"]) == (1, 2, 2, [])
     assert "the promise of promise_1_good" in capsys.readouterr().out
 
@@ -66,6 +73,17 @@ def test_promises_are_chosen_by_number(promises, capsys):
     assert [row["module"] for row in json.loads(out.read_text())["rows"]] == ["promise_2_good", "promise_2_more"]
     assert inject.main(["9", "--out", str(out)]) == 2
     assert "There is no promise 9: take 1, 2." in capsys.readouterr().err
+
+
+def test_promises_that_are_tried_again_replace_their_rows_and_the_others_stay(promises, monkeypatch):
+    out = promises(promise_1_half=half, promise_2_good=good)
+    inject.main(["--out", str(out)])
+    monkeypatch.setattr(sys.modules["promise_1_half"], "cases", good)
+    assert inject.main(["1", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["module"], row["survived"]) for row in rows] == [("promise_1_half", 2), ("promise_2_good", 2)]
+    assert inject.main(["2", "--scale", "short", "--out", str(out)]) == 0  # another scale: nothing is kept
+    assert [row["module"] for row in json.loads(out.read_text())["rows"]] == ["promise_2_good"]
 
 
 def test_every_promise_of_the_course_has_a_module():

@@ -252,6 +252,16 @@ def test_without_a_benchmark_the_lessons_stand_alone_against_time(root):
     assert model["curves"][0] == [[31.4, 61.4], [0.4, 0.68]]  # 11.4 s went before the first epoch
 
 
+def test_the_faults_stand_in_a_table_with_what_was_lost():
+    rows = [{"number": 1, "promise": "Download", "tried": 1_200, "survived": 1_199, "lost": ["a case: a byte"],
+             "seconds": 61.2}]
+    about = ABOUT | {"scale": "full"}
+    text = tool.faults_table({"context": about, "rows": rows})
+    assert "| Download | 1,200 | 1,199 | 1 | 61 |" in text
+    assert "Scale `full`" in text and about["versions"]["keras"] in text
+    assert "make faults" in tool.faults_table(None)
+
+
 # --- what is caught ---
 
 

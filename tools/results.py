@@ -46,6 +46,7 @@ LABELS = {  # what tables call the runs; a run that has no other name is called 
 }
 MAKE = {
     "benchmark": "make bench FULL=1` and `cp build/benchmark.json results/",
+    "faults": "make faults` and `cp build/faults.json results/",
     "scaling": "make bench-scaling` and `cp build/scaling.json results/",
 }
 STYLE = {"svg.hashsalt": "cifar10-course", "svg.fonttype": "path", "axes.grid": True, "grid.alpha": 0.3,
@@ -57,12 +58,12 @@ STYLE = {"svg.hashsalt": "cifar10-course", "svg.fonttype": "path", "axes.grid": 
 
 def load(folder: Path) -> dict:
     """What stands in `results/`: for each budget `runs` (name to results, one a seed) and `times`; and the content of
-    benchmark.json, scaling.json and ablation.json, None where there is none.
+    benchmark.json, scaling.json, ablation.json and faults.json, None where there is none.
 
     Raises CourseError where a file cannot be read, holds an absolute path, is on the stand-in, or where one budget
     mixes images from several sources.
     """
-    found = {name: _json(folder / f"{name}.json") for name in ("benchmark", "scaling", "ablation")}
+    found = {name: _json(folder / f"{name}.json") for name in ("benchmark", "scaling", "ablation", "faults")}
     for budget in BUDGETS:
         here = sorted((folder / budget).glob("*.json"))
         content = {file: _json(file) for file in here}
@@ -107,6 +108,7 @@ def blocks(results: dict, notebooks: Path) -> dict:
     full         the same for the full budget
     context      images, versions and hardware behind each of these tables, and the largest memory of a lesson
     benchmark    the lessons' models beside the five predecessors
+    faults       what `make faults` injected, and what was survived
     figure NAME  a figure of results/figures with its description
     """
     made = {
@@ -115,6 +117,7 @@ def blocks(results: dict, notebooks: Path) -> dict:
         "full": lambda old: comparison(results, "full"),
         "context": lambda old: context(results),
         "benchmark": lambda old: benchmark(results["benchmark"]),
+        "faults": lambda old: faults_table(results["faults"]),
     }
     alts = {name: alt for name, (_, _, alt) in figures(results).items()}
 
@@ -284,6 +287,20 @@ def benchmark(content: dict | None) -> str:
     if about.get("failed"):
         notes.append(f"Failed: {', '.join(map(str, about['failed']))}.")
     return table(head, rows) + "\n\n" + " ".join(notes)
+
+
+def faults_table(content: dict | None) -> str:
+    """What was injected on purpose, a row a promise; fields as faults/inject.py writes them."""
+    if not content:
+        return missing("faults")
+    rows = [[row["promise"], f"{row['tried']:,}", f"{row['survived']:,}", f"{len(row['lost']):,}",
+             f"{row['seconds']:,.0f}"] for row in content["rows"]]
+    about = content["context"]
+    versions = ", ".join(f"{name} {about['versions'][key]}" for key, name in (
+        ("python", "Python"), ("tensorflow", "TensorFlow"), ("keras", "Keras")))
+    return table(["Promise", "Cases tried", "Survived", "Lost", "Seconds"], rows) + (
+        f"\n\nScale `{about['scale']}`; {versions}; {about['hardware']['processor']}, "
+        f"{about['hardware']['cores']} cores, {about['hardware']['system']}.")
 
 
 def _both(group: list[dict], key: str, form: str, none: str = "–") -> str:
