@@ -149,13 +149,18 @@ def spread(histories: dict[str, list[dict]], measure: str, title: str) -> plt.Fi
 def ablation(records: list[dict], title: str) -> plt.Figure:
     """A dot a training: the validation accuracy of a recipe `without` one of its ideas, the best above.
 
-    `records` are those of `reference.load_ablation`. The title gets no mark, as in `spread`.
+    What is more than 0.25 below the best stands as a number at the edge. `records` are those of
+    `reference.load_ablation`. The title gets no mark, as in `spread`.
     """
     table = pd.DataFrame(records)
+    far = table.validation_accuracy < table.validation_accuracy.max() - 0.25  # it would squeeze all the others together
     order = table.groupby("without").validation_accuracy.mean().sort_values(ascending=False).index
     figure, axis = plt.subplots(figsize=(8, 0.4 * len(order) + 1.3), layout="constrained")
-    sns.stripplot(table, x="validation_accuracy", y="without", order=order, jitter=False, size=7, alpha=0.8,
+    sns.stripplot(table[~far], x="validation_accuracy", y="without", order=order, jitter=False, size=7, alpha=0.8,
                   color=PALETTE[0], ax=axis)
+    for name, values in table[far].groupby("without").validation_accuracy:
+        axis.text(0.01, list(order).index(name), "◀ " + ", ".join(f"{value:.2f}" for value in values),
+                  transform=axis.get_yaxis_transform(), va="center")
     axis.set(xlabel="validation accuracy", ylabel="without")
     axis.grid(axis="x", alpha=0.3)
     figure.suptitle(title)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +116,8 @@ def _run(server, folder: Path, part: str, kill_after: tuple[int, float] | None =
         at = len(marks) - 1
         if kill_after and kill_after[0] == at:
             time.sleep(kill_after[1])
-            os.kill(child, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it was quicker than the pause
+                os.kill(child, signal.SIGKILL)
         if sleep_after and sleep_after[0] == at:
             time.sleep(sleep_after[1])
             os.kill(child, signal.SIGSTOP)

@@ -188,3 +188,11 @@ def test_an_ablation_has_a_row_an_idea_and_a_dot_a_training():
     [axis] = figure.axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["nothing", "flips"]
     assert sorted(x for dots in axis.collections for x, _ in dots.get_offsets()) == [0.7, 0.8, 0.9]
+    assert not axis.texts
+
+
+def test_an_ablation_shows_what_is_far_below_as_a_number_at_the_edge():
+    lost = [{"without": "everything", "seed": 1, "validation_accuracy": 0.1, "seconds": 1}]
+    [axis] = drawn(plots.ablation(ABLATION + lost, "What ships")).axes
+    assert [text.get_text() for text in axis.texts] == ["◀ 0.10"]
+    assert axis.get_xlim()[0] > 0.5
