@@ -63,6 +63,7 @@ class Server:
                     self.send_response(302)
                     self.send_header("Location", f"/{hop + 1}")
                     self.send_header("Content-Length", "0")
+                    self.send_header("Connection", "close")  # the next hop must not reuse it
                     return self.end_headers()
                 asked = int(self.headers["Range"][6:-1]) if ranges and status == 200 and self.headers["Range"] else 0
                 owner.asked.append(asked)
