@@ -50,6 +50,11 @@ def runs_dir() -> Path:
     return (checkout() or Path.cwd()) / "runs"
 
 
+def progress_file(name: str, budget: str) -> Path:
+    """Where the training of a run keeps its progress, until the run is saved."""
+    return runs_dir() / ".progress" / f"{name}-{budget}.npz"
+
+
 @contextmanager
 def locked(file: Path, doing: str, patience: float | None = None):
     """Hold the lock `file`, one process at a time, and yield whether it is held.

@@ -17,11 +17,11 @@ import keras
 import numpy as np
 import pandas as pd
 
-from cifar_helpers import machine, marks, saved, training
+from cifar_helpers import machine, marks, saved
 from cifar_helpers.data import Data
 from cifar_helpers.errors import CourseError, DataError
 from cifar_helpers.evaluation import accuracy, confusion, cross_entropy, predict_logits
-from cifar_helpers.paths import LEFTOVER_SECONDS, checkout, locked, read_arrays, runs_dir
+from cifar_helpers.paths import LEFTOVER_SECONDS, checkout, locked, progress_file, read_arrays, runs_dir
 
 FORMAT = 1
 FILES = ("model.keras", "architecture.json", "history.json", "predictions.npz", "run.json")
@@ -86,7 +86,8 @@ def save_run(name: str, model: keras.Model, data: Data, budget: SimpleNamespace,
     with _refusal(f"The run {name!r}", "earlier runs are as they were"), _locked() as alone:
         _clear_leftovers(alone)
         run = _write(name, model, info, history, validation_logits)
-    training.forget(name, budget.name)
+    with suppress(OSError):
+        progress_file(name, budget.name).unlink()  # the next training of this name starts anew
     return run
 
 

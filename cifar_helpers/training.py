@@ -5,7 +5,6 @@ import json
 import re
 import time
 from contextlib import suppress
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -14,7 +13,7 @@ import tensorflow as tf
 
 from cifar_helpers.data import Data, Split
 from cifar_helpers.errors import CourseError
-from cifar_helpers.paths import read_arrays, runs_dir, whole_file
+from cifar_helpers.paths import progress_file, read_arrays, whole_file
 
 PROGRESS_FORMAT = 1
 
@@ -84,7 +83,7 @@ class Progress(keras.callbacks.Callback):
             raise CourseError(f"{name!r} cannot be trained yet: call the model on a batch, and compile it or name the "
                               "optimizer, before you make its Progress.")
         optimizer.build(model.trainable_variables)
-        self.file = _file(name, budget.name)
+        self.file = progress_file(name, budget.name)
         self.epoch, self.history = 0, {}
         self._state = [*model.variables, *optimizer.variables]
         self._seeds = [variable for layer in random for variable in layer.variables]
@@ -169,16 +168,6 @@ class Progress(keras.callbacks.Callback):
             variable.assign(value)
         self.epoch, self.history = epochs, history
         print(f"Going on after epoch {epochs}, where an earlier run was stopped. To start afresh, delete {self.file}.")
-
-
-def forget(name: str, budget: str) -> None:
-    """Remove the progress of a training whose run is saved; a budget is named as `COURSE_BUDGET` does."""
-    with suppress(OSError):
-        _file(name, budget).unlink()
-
-
-def _file(name: str, budget: str) -> Path:
-    return runs_dir() / ".progress" / f"{name}-{budget}.npz"
 
 
 def _digest(text: str) -> str:

@@ -20,11 +20,13 @@ import tempfile
 import time
 import traceback
 import types
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+from packaging.version import Version
 
 PROMISE = "Two at once: processes that load, extract or save the same get the right data and one whole cache"
 ROOT = Path(__file__).resolve().parent.parent
@@ -297,7 +299,9 @@ def _cases(scale: str):
             yield _extract_after_kill(_fresh(folder, number))
             yield _wait_for_a_sleeper(_fresh(folder, number), archive, wakes=True)
             yield _wait_for_a_sleeper(_fresh(folder, number), archive, wakes=False)
-            for code in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            # an older filelock takes a file system without locks for one whose lock is held, and waits for minutes
+            quick = Version(metadata.version("filelock")) >= Version("3.24")
+            for code in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP) if quick else (errno.ENOSYS,):
                 yield _without_locks(_fresh(folder, number), archive, code)
             yield _test_of_a_replaced_run(_fresh(folder, number))
         yield from _killed_at_each_step(folder, number, every=5 if scale == "short" else 1)
