@@ -38,7 +38,7 @@ CLASSES = (("subprocess", "Popen"), ("keras.layers", "Pipeline"), ("keras.utils"
 
 def small() -> keras.Model:
     """A backbone of two layers."""
-    inputs = keras.Input((None, None, 3))
+    inputs = keras.Input((None, None, 3), name="input_layer")
     x = layers.Conv2D(4, 8, strides=32, padding="same", name="stem")(inputs)
     return keras.Model(inputs, layers.BatchNormalization(name="norm")(x), name="small")
 
