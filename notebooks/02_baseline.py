@@ -198,8 +198,9 @@ print(f"{run.folder.name}: train accuracy {run.info['train_accuracy']:.3f}, "
 # ## Exercises
 # 1. **A forgotten flag.** Train for one epoch with `from_logits=False`. What happens to the loss, and why does Keras
 #    not complain?
-# 2. **Twice the softmax.** Add `activation="softmax"` to the last layer and keep `from_logits=True`. How low can the
-#    loss get? Work it out before you run it.
+# 2. **Twice the softmax.** Add `activation="softmax"` to the last layer, keep `from_logits=True`, and train for one
+#    epoch. What does Keras say, and what does it do about it? Now put `layers.Rescaling(1.0)` behind that layer, which
+#    hides the softmax from Keras. How low can the loss get? Work it out before you run it.
 # 3. **Batch size.** Train one epoch with batches of 32 and one with batches of 512. Compare images a second, and
 #    accuracy after the same number of *images*.
 # 4. **Where are the parameters?** Which layer holds most of them? Replace `Flatten` by `GlobalAveragePooling2D`: what
