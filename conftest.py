@@ -27,5 +27,6 @@ def pytest_configure(config):
         folder.mkdir()
         environment.setenv(f"COURSE_{name.upper()}", str(folder))
     # A warning that a lesson's cell or one of our modules causes fails the cell.
-    ours = ["__main__", *(f"cifar_helpers.{module.stem}" for module in sorted((ROOT / "cifar_helpers").glob("*.py")))]
+    modules = sorted((ROOT / "cifar_helpers").rglob("*.py"))
+    ours = ["__main__", *(".".join(module.relative_to(ROOT).with_suffix("").parts) for module in modules)]
     environment.setenv("PYTHONWARNINGS", ",".join(f"error:::{module}" for module in ours), prepend=",")

@@ -13,6 +13,7 @@ transfer    pretrained backbones and cached features
 cluster     functions of a lesson as processes of one cluster
 runs        trained models on disk, whole or not at all
 reference   reference results that ship with the course
+checks      what students call on their solutions of the exercises
 evaluation  accuracy, intervals, tests and calibration
 plots       the figures
 marks       what must be said beside a figure
