@@ -17,6 +17,7 @@ from cifar_helpers.paths import CACHE_FORMAT, cache_dir, expanded, locked, read_
 VALIDATION_SHARE = 0.1  # of the training images: 5,000 of 50,000
 SPLIT_SEED = 10
 OFFICIAL = f"official-{CACHE_FORMAT}.npz"  # the cache entry of images that are known to be the official ones
+STAND_IN = f"standin-{CACHE_FORMAT}-{standin.VERSION}.npz"
 NOTICE = "=" * 78
 
 
@@ -159,8 +160,7 @@ def _stand_in() -> Data:
     if os.environ.get("CIFAR10_REQUIRED") == "1":
         raise DataError("CIFAR10_REQUIRED=1 and CIFAR-10 is neither cached nor downloadable: set CIFAR10_PATH to a "
                         "copy of cifar-10-binary.tar.gz, or unset CIFAR10_REQUIRED to work on the stand-in.")
-    cached = f"standin-{CACHE_FORMAT}-{standin.VERSION}.npz"
-    return _load(cached) or _make_once(cached, _drawn, is_standin=True)
+    return _load(STAND_IN) or _make_once(STAND_IN, _drawn, is_standin=True)
 
 
 def _drawn() -> archives.Arrays:

@@ -33,7 +33,7 @@ def few_pictures(tmp_path, monkeypatch):
     for name in ("CIFAR10_PATH", "CIFAR10_REQUIRED", "BACKBONE_PATH"):
         monkeypatch.delenv(name, raising=False)
     arrays = archives.Arrays(*standin.generate(220, 22), "a few drawn shapes")
-    return data_module._split_and_keep(arrays, f"standin-{standin.VERSION}.npz", is_standin=True)
+    return data_module._split_and_keep(arrays, data_module.STAND_IN, is_standin=True)
 
 
 def made_up(name, pair=1, measurement=1, **changed):
