@@ -12,7 +12,7 @@ endif
 # Debian ships venv without ensurepip unless python3-venv is installed; such a Python cannot make an environment.
 SERVES := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: course test lab notebooks results bench bench-scaling faults check clean
+.PHONY: course test lab notebooks results bench bench-scaling faults assignments grade check clean
 
 course: .venv/.installed  ## run lessons 1 to 6 in order, and leave pages and the comparison in build/
 	@$(VENV_PYTHON) tools/run_course.py 1 2 3 4 5 6
@@ -38,14 +38,22 @@ bench-scaling: .venv/.installed  ## how cost grows with images, image size and w
 faults: .venv/.installed  ## inject every fault that the course promises to survive, and count
 	@$(VENV_PYTHON) faults/inject.py $(if $(SCALE),--scale $(SCALE))
 
+assignments: .venv/.grading  ## the students' assignments, for nbgrader and as zip files, in build/assignments
+	@$(VENV_PYTHON) tools/assignments.py
+
+grade: .venv/.grading  ## grade a folder of notebooks: make grade SUBMISSIONS=folder
+	@$(VENV_PYTHON) tools/grade.py $(if $(SUBMISSIONS),"$(SUBMISSIONS)")
+
 check: .venv/.installed  ## lint, and compare notebooks with their scripts, and what is derived from results/ with it
 	@$(VENV_PYTHON) -m ruff check
 	@$(VENV_PYTHON) tools/pairs.py --check
 	@$(VENV_PYTHON) tools/results.py --check
 
-# What can be made again in seconds goes. The environment, downloaded images and trained models stay.
+# What can be made again in seconds goes. The environment, downloaded images, trained models and the gradebook, which holds
+# marks that were given by hand, stay.
 clean:
-	@rm -rf build dist .pytest_cache .ruff_cache */__pycache__ notebooks/.ipynb_checkpoints
+	@[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name assignments -exec rm -rf {} +
+	@rm -rf dist .pytest_cache .ruff_cache */__pycache__ notebooks/.ipynb_checkpoints
 
 .venv/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(VENV_PYTHON) -c '$(SERVES)' 2>/dev/null || { found=; \
@@ -61,4 +69,8 @@ clean:
 	}
 	@echo 'Installing TensorFlow, Jupyter and the course into .venv; the first time takes some minutes.'
 	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]'
+	@touch $@
+
+.venv/.grading: .venv/.installed
+	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) -e '.[grading]'
 	@touch $@

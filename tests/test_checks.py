@@ -18,7 +18,8 @@ RIGHT, WRONG = 3, 8  # solutions an exercise, at least
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
-def test_right_solutions_pass_and_wrong_ones_are_told_why(lesson):
+def test_right_solutions_pass_and_wrong_ones_are_told_why(lesson, monkeypatch):
+    monkeypatch.setattr(checks_table, "SECONDS", 30)  # the table measures speed; a busy machine must not fail a test
     faults = [trial.fault for trial in checks_table.trials(lesson) if trial.fault]
     assert not faults, "\n".join(faults)
 

@@ -25,6 +25,7 @@ def test_hostile_models_are_refused_with_the_reason_and_honest_ones_are_read():
     assert len(tried) >= 240
 
 
+@pytest.mark.slow
 def test_numbers_agree_between_processes_files_and_formats(monkeypatch):
     monkeypatch.delenv("COURSE_OLD_PYTHON", raising=False)
     tried = list(promise_7_numbers.cases("short"))

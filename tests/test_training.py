@@ -280,7 +280,8 @@ def test_a_pipelines_random_layers_draw_by_seed_and_epoch_however_often_they_wer
 # --- faults, for real ---
 
 
-@pytest.mark.parametrize(("module", "least"), [(promise_4_killed, 3), (promise_7_nan, 5), (promise_8_long, 3)])
+@pytest.mark.parametrize(("module", "least"), [
+    (promise_4_killed, 3), (promise_7_nan, 5), pytest.param(promise_8_long, 3, marks=pytest.mark.slow)])
 def test_faults_are_survived(module, least):
     tried = list(module.cases("short"))
     assert len(tried) >= least
