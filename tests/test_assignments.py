@@ -212,6 +212,8 @@ def test_choice_without_a_sandbox_is_never_silent(monkeypatch, capsys):
 
 
 def test_container_has_no_network_and_writes_to_scratch_only(monkeypatch, tmp_path):
+    for name in ("BACKBONE_PATH", "COURSE_CACHE", "COURSE_RUNS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CIFAR10_PATH", str(tmp_path))
     command = sandbox._container("docker", sandbox.Limits(memory_mb=100))
     assert command[command.index("--network"):][:2] == ["--network", "none"] and "--read-only" in command

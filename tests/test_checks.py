@@ -24,6 +24,13 @@ def test_right_solutions_pass_and_wrong_ones_are_told_why(lesson, monkeypatch):
     assert not faults, "\n".join(faults)
 
 
+def test_a_seed_that_is_set_changes_no_check():
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(1)
+    faults = [trial.fault for trial in checks_table.trials(3) if trial.fault and " took " not in trial.fault]
+    assert not faults, "\n".join(faults)
+
+
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_each_check_is_tried_on_enough_different_solutions(lesson):
     found = checks_table.solutions(lesson)

@@ -305,14 +305,17 @@ def _numbered(count):
 
 
 def _mark(images):
-    """Add a random mark from 1 to 2 to channel 1 of each picture, as float32: of an array, or of a tensor in a "
-      "graph."""
+    """Add a random mark, 1 to 2, to channel 1 of each picture, as float32: of an array, or of a tensor in a graph."""
+    def draw(shape):
+        return np.random.default_rng().uniform(1, 2, (*shape, 1, 1, 1)).astype(np.float32)
+
     channel = np.array([0, 1, 0], np.float32)
     if isinstance(images, np.ndarray):
-        mark = np.random.default_rng().uniform(1, 2, (*images.shape[:-3], 1, 1, 1)).astype(np.float32)
-        return images.astype(np.float32) + mark * channel
+        return images.astype(np.float32) + draw(images.shape[:-3]) * channel
     tf = sys.modules["tensorflow"]
-    mark = tf.random.uniform(tf.concat([tf.shape(images)[:-3], [1, 1, 1]], 0), 1, 2)
+    # not tf.random: where a seed is set, a data set's map draws the same again in each pass
+    mark = tf.ensure_shape(tf.numpy_function(draw, [tf.shape(images)[:-3]], tf.float32),
+                           [*images.shape[:-3], 1, 1, 1])
     return tf.cast(images, tf.float32) + mark * channel
 
 
