@@ -25,12 +25,13 @@ def batches(split: Split, batch_size: int = 128, shuffle: bool = False, augment=
     Images stay uint8 (b, 32, 32, 3), labels are int64 (b,). `augment` maps a batch of images to a batch of images.
     With `progress`, the order of an epoch follows from its number, so that a training that goes on has it too.
     """
-    dataset = tf.data.Dataset.from_tensor_slices((split.images, split.labels))
-    if shuffle and progress is None:
-        dataset = dataset.shuffle(len(split), seed=seed)
-    dataset = dataset.batch(batch_size)
     if shuffle and progress is not None:
         dataset = _shuffled_by_epoch(split, batch_size, seed, progress)
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices((split.images, split.labels))
+        if shuffle:
+            dataset = dataset.shuffle(len(split), seed=seed)
+        dataset = dataset.batch(batch_size)
     if augment is not None:
         # one call at a time: random layers draw from a shared state, and parallel calls would race for it
         dataset = dataset.map(lambda images, labels: (augment(images), labels))
@@ -170,6 +171,10 @@ class Progress(keras.callbacks.Callback):
         print(f"Going on after epoch {epochs}, where an earlier run was stopped. To start afresh, delete {self.file}.")
 
 
+def without_counters(text: str) -> str:
+    """Keras's JSON without the counters that it appends to names, so that it is equal for equal settings."""
+    return re.sub(r'_\d+"', '"', text)
+
+
 def _digest(text: str) -> str:
-    """Equal for equal settings; the counters that Keras appends to names are dropped."""
-    return hashlib.sha256(re.sub(r'_\d+"', '"', text).encode()).hexdigest()[:16]
+    return hashlib.sha256(without_counters(text).encode()).hexdigest()[:16]

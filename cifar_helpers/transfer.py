@@ -17,6 +17,7 @@ from cifar_helpers import marks, saved
 from cifar_helpers.data import NOTICE
 from cifar_helpers.errors import DataError
 from cifar_helpers.paths import CACHE_FORMAT, cache_dir, locked, read_arrays, whole_file
+from cifar_helpers.training import without_counters
 
 # name: (constructor, the preprocessing that its weights were trained with)
 BACKBONES = {
@@ -186,7 +187,7 @@ def _extract(extractor, images, file, alone, faults) -> tuple[np.ndarray, float]
 
 def _digest(model: keras.Model) -> str:
     """One name for equal layers with equal weights; the counters that Keras appends to layer names are dropped."""
-    digest = hashlib.sha256(re.sub(r'_\d+"', '"', model.to_json()).encode())
+    digest = hashlib.sha256(without_counters(model.to_json()).encode())
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).data)
     return digest.hexdigest()[:16]

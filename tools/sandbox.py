@@ -118,14 +118,15 @@ def _bubblewrap(limits: Limits, hidden: list[Path]) -> list[str]:
             command += ["--symlink", str(Path(path).readlink()), path]
         elif Path(path).exists():
             command += ["--ro-bind", path, path]
-    for path in [*python_folders(), INSIDE, *data_files().values()]:
+    folders, files = python_folders(), data_files()
+    for path in [*folders, INSIDE, *files.values()]:
         command += ["--ro-bind", str(path), str(path)]
     for path in font_list():
         command += ["--ro-bind", str(path), f"{FONTS}/{path.name}"]
     for path in hidden:  # in case it lies within one of those
-        if any(path.is_relative_to(folder) for folder in [*python_folders(), *map(Path, SYSTEM)]):
+        if any(path.is_relative_to(folder) for folder in [*folders, *map(Path, SYSTEM)]):
             command += ["--tmpfs", str(path)]
-    values = environment() | {name: str(path) for name, path in data_files().items()}
+    values = environment() | {name: str(path) for name, path in files.items()}
     for name, value in values.items():
         command += ["--setenv", name, value]
     # Nothing in the small folders that are there to hold mounts can be written either.

@@ -1,5 +1,7 @@
 """What every check needs: one sentence instead of a traceback, and arrays of whatever kind as NumPy's."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -55,6 +57,36 @@ def array(value, name: str, *, shape: tuple | None = None, kind: str | None = No
         names = {"f": "fractions (float)", "iu": "whole numbers (int)", "u": "whole numbers without a sign (uint)",
                  "b": "truth values (bool)"}
         expect(found.dtype.kind in kind, f"{name} holds {found.dtype}, and must hold {names.get(kind, kind)}.")
+    return found
+
+
+def entries(value, name: str, keys) -> dict:
+    """A student's dict with every one of `keys` in it. Raises NotYet where it is none, or where a key is missing."""
+    expect(isinstance(value, Mapping), f"{name} is {type(value).__name__}, and must be a dict.")
+    missing = [repr(key) for key in keys if key not in value]
+    expect(not missing, f"{name} has no entry {', '.join(missing)}: keep the keys as they stand in the task.")
+    return dict(value)
+
+
+def entry(answers, key: str, name: str):
+    """What a dict of answers holds under a key; raises NotYet where it is no dict or lacks the key."""
+    return entries(answers, name, (key,))[key]
+
+
+def number(value, name: str) -> float:
+    """A student's number of any kind, NumPy's and TensorFlow's and nan included. Raises NotYet where it is none."""
+    try:
+        return float(np.asarray(value, dtype=float).reshape(()))
+    except (TypeError, ValueError) as error:
+        raise NotYet(f"{name} is {value!r}, and must be one number.") from error
+
+
+def number_under(answers, key: str, name: str) -> float:
+    """A finite number from a dict of answers; raises NotYet where it is none."""
+    value, name = entry(answers, key, name), f"{name}[{key!r}]"
+    expect(not isinstance(value, str | bool), f"{name} must be a number.")
+    found = number(value, name)
+    expect(np.isfinite(found), f"{name} is {found}, and must be a number.")
     return found
 
 

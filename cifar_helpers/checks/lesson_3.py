@@ -8,7 +8,7 @@ from itertools import islice, product
 
 import numpy as np
 
-from cifar_helpers.checks.common import array, expect, outcome, right
+from cifar_helpers.checks.common import array, entry, expect, number_under, outcome, right
 
 # Accuracies (3 seeds, 8 epochs), made up for exercise 6: no training has to come out like this.
 _MEANS = {
@@ -21,28 +21,12 @@ TWO_NETS = {net: {key: np.add.outer([-0.009, 0.001, 0.008], means) for key, mean
             for net, measures in _MEANS.items()}
 
 
-def entry(answers, key: str, name: str):
-    """What a dict of answers holds under a key; raises NotYet where it is no dict or lacks the key."""
-    expect(isinstance(answers, dict), f"{name} is {type(answers).__name__}, and must be a dict.")
-    expect(key in answers, f"{name} has no {key!r}: it needs every key that the exercise names, spelt as it stands "
-                           "there.")
-    return answers[key]
-
-
-def number(answers, key: str, name: str) -> float:
-    """A number from a dict of answers; raises NotYet where it is none."""
-    expect(not isinstance(entry(answers, key, name), str | bool), f"{name}[{key!r}] must be a number.")
-    found = array(answers[key], f"{name}[{key!r}]", shape=(), kind="iuf")
-    expect(np.isfinite(found), f"{name}[{key!r}] is {found}, and must be a number.")
-    return float(found)
-
-
 # --- exercise 1: predict ---
 
 
 def check_views(predicted) -> None:
     """Check exercise 1: a dict of the numbers `views` and `validation views` and of `label`, ten shares."""
-    views = number(predicted, "views", "predicted")
+    views = number_under(predicted, "views", "predicted")
     known = {25: "that counts the places; each of them can be mirrored as well.",
              32: "moves reach from two pixels to one side to two pixels to the other: is the middle among your places?",
              27: "adding counts each change by itself; here they are combined.",
@@ -51,7 +35,7 @@ def check_views(predicted) -> None:
              4: "a move may be anything from none to two pixels, to either side, not only the largest."}
     expect(views == 50, f"views is not {views:g}: " + known.get(
         views, "count the places along the rows, those along the columns, and the sides, then combine them."))
-    expect(number(predicted, "validation views", "predicted") == 1,
+    expect(number_under(predicted, "validation views", "predicted") == 1,
            "validation views: read in lesson 3 under 'Where does it belong?' which pictures are changed at all.")
 
     label = array(entry(predicted, "label", "predicted"), "predicted['label']", shape=(10,), kind="iuf")
@@ -357,19 +341,19 @@ def check_two_curves(reading) -> None:
     ahead = _from_then_on(augmented.mean(axis=0) > plain.mean(axis=0))
     clear = _from_then_on(augmented.min(axis=0) > plain.max(axis=0))
     once = int(np.argmax(augmented.mean(axis=0) > plain.mean(axis=0))) + 1
-    found = number(reading, "ahead from epoch", "reading")
+    found = number_under(reading, "ahead from epoch", "reading")
     expect(found != once, "ahead from epoch: the augmented net falls behind again later; from where does it stay "
                           "ahead?")
     expect(found != ahead - 1, "ahead from epoch: one too early. Are you counting the epochs from 1, as the plot does?")
     expect(found != clear, "ahead from epoch: that is where the bands part; the means cross before.")
     expect(found == ahead, "ahead from epoch: compare the two solid lines, the means on validation images.")
-    found = number(reading, "clear from epoch", "reading")
+    found = number_under(reading, "clear from epoch", "reading")
     expect(found != ahead, "clear from epoch: the lines have crossed there, and the bands still overlap.")
     expect(found == clear, "clear from epoch: look for where the lowest seed of one net is above the highest of the "
                            "other.")
     gaps = {key: float((TWO_NETS[net]["accuracy"] - TWO_NETS[net]["val_accuracy"])[:, -1].mean())
             for key, net in (("gap without", "plain"), ("gap with", "augmented"))}
-    values = {key: number(reading, key, "reading") for key in gaps}
+    values = {key: number_under(reading, key, "reading") for key in gaps}
     expect(not all(np.isclose(values[key], gap, atol=0.01) for key, gap in zip(gaps, list(gaps.values())[::-1],
                                                                               strict=True)),
            "The two gaps are exchanged: which of the nets was trained with augmentation?")

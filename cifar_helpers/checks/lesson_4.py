@@ -8,30 +8,29 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cifar_helpers.checks.common import NotYet, expect, outcome, right
-from cifar_helpers.checks.lesson_3 import number
+from cifar_helpers.checks.common import NotYet, expect, number_under, outcome, right
 
 # --- exercise 1: predict ---
 
 
 def check_costs(predicted) -> None:
     """Check exercise 1: a dict of the numbers `steps`, `traces`, `arithmetic` and `lowest loss` (in nats)."""
-    steps = number(predicted, "steps", "predicted")
+    steps = number_under(predicted, "steps", "predicted")
     known = {9: "the images that are left over make a batch as well.",
              4: "that is one epoch.", 3: "that is the number of epochs, and each has several batches.",
              1_200: "that counts images, and a step takes a batch.",
              9.375: "a step is whole: what happens to the last, smaller batch?"}
     expect(steps == 12, f"steps is not {steps:g}: " + known.get(steps, "how many batches has an epoch?"))
-    traces = number(predicted, "traces", "predicted")
+    traces = number_under(predicted, "traces", "predicted")
     known = {1: "one trace holds for one shape of batch: do all batches have the same?",
              12: "a traced graph is used again: Python does not run at each call."}
     expect(traces == 2, f"traces is not {traces:g}: " + known.get(traces, "how many shapes of batch does the step "
                                                                           "get?"))
-    share = number(predicted, "arithmetic", "predicted")
+    share = number_under(predicted, "arithmetic", "predicted")
     known = {0.75: "a picture has two sides, and both are shorter.", 0.4219: "a picture has two sides, not three."}
     expect(abs(share - 0.5625) < 0.005, f"arithmetic is not {share:g}: " + known.get(
         round(share, 4), "a convolution does the same work at every pixel: compare their numbers."))
-    loss = number(predicted, "lowest loss", "predicted")
+    loss = number_under(predicted, "lowest loss", "predicted")
     known = {0.0: "with smoothed labels no prediction reaches that.",
              0.094: "the nine other classes have a share in the loss too.",
              0.105: "0.9 is not the true class's share: smoothing spreads 0.1 over all ten classes.",
@@ -113,7 +112,7 @@ def check_epoch(one_epoch) -> None:
     metrics[0].update_state([50.0] * 9)
     metrics[1].update_state([0] * 40, np.eye(3)[[1] * 40])
     found = outcome(one_epoch, net, optimizer, loss_function, metrics, train, validation, name="one_epoch")
-    values = {key: number(found, key, "The result of one_epoch")
+    values = {key: number_under(found, key, "The result of one_epoch")
               for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
 
     trained, loss, accuracy = _descend(start, train)
@@ -174,7 +173,7 @@ def check_accumulate(accumulated_step) -> None:
     optimizer = keras.optimizers.SGD(0.1)
     loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     loss = outcome(accumulated_step, net, optimizer, loss_function, batches, name="accumulated_step")
-    loss = number({"loss": loss}, "loss", "The result of accumulated_step as")
+    loss = number_under({"loss": loss}, "loss", "The result of accumulated_step as")
 
     weights, largest = net.get_weights(), max(size or 0 for size in net.sizes)
     images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
@@ -228,7 +227,7 @@ def check_rates(schedule) -> None:
         expect(callable(rate_at), "schedule must return something that is called with a step: a schedule of Keras, or "
                                   "a function.")
         asked = np.arange(0, steps + 1, steps // 50)
-        rates = np.array([number({step: outcome(rate_at, int(step), name="The schedule")}, step, "The schedule")
+        rates = np.array([number_under({step: outcome(rate_at, int(step), name="The schedule")}, step, "The schedule")
                           for step in asked])
         top, where = rates.max() / peak, asked[rates.argmax()]
         rising, falling = rates[:rates.argmax() + 1], rates[rates.argmax():]
@@ -276,7 +275,7 @@ def check_two_looks(report) -> None:
     given = images.copy()
     found = outcome(report, logits_of, given, labels.copy(), name="report")
     expect(np.array_equal(given, images), "report changed the images that it was given.")
-    values = {key: number(found, key, "The report") for key in ("accuracy", "accuracy with flips")}
+    values = {key: number_under(found, key, "The report") for key in ("accuracy", "accuracy with flips")}
     expect(all(value <= 1 for value in values.values()), "An accuracy is above 1: give a share, not per cent.")
 
     def accuracy(logits):
@@ -336,8 +335,8 @@ def check_ablation(plan) -> None:
         expect(isinstance(run, Mapping), f"Run {i} is {type(run).__name__}, and must be a dict.")
         odd = sorted(map(str, keys ^ set(run)))
         expect(not odd, f"Run {i} lacks a setting, or has one that the exercise does not name: {', '.join(odd)}.")
-        number(run, "seed", f"Run {i}")
-        epochs = number(run, "epochs", f"Run {i}")
+        number_under(run, "seed", f"Run {i}")
+        epochs = number_under(run, "epochs", f"Run {i}")
         expect(epochs >= 1 and epochs % 1 == 0, f"Run {i} trains for {epochs:g} epochs.")
     where = {run["measured on"] for run in runs}
     expect("test" not in where, "A run is measured on the test set: what is it for, and when is it opened?")

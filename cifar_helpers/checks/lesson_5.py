@@ -1,31 +1,13 @@
 """Checks of lesson 5: what a backbone is fed, what is trained, and which features may be used again."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from cifar_helpers.checks.common import NotYet, array, expect, outcome, right
+from cifar_helpers.checks.common import NotYet, array, entries, expect, number, outcome, right
 
 RESOLUTION_BUDGET = 300  # seconds
 MEAN = np.array([103.939, 116.779, 123.68])  # of ImageNet's pixels, blue, green, red
 RUNS = {"missing preprocessing": "B", "rate too high": "D", "nothing unfrozen": "A", "fine-tuned with care": "C"}
 SETTINGS = ("size", "images", "epochs", "rate", "seed", "judged on")
-
-
-def entries(value, name: str, keys) -> dict:
-    """A student's dict with every one of `keys` in it. Raises NotYet where it is none, or where a key is missing."""
-    expect(isinstance(value, Mapping), f"{name} is {type(value).__name__}, and must be a dict.")
-    missing = [repr(key) for key in keys if key not in value]
-    expect(not missing, f"{name} has no entry {', '.join(missing)}: keep the keys as they stand in the task.")
-    return dict(value)
-
-
-def number(value, name: str) -> float:
-    """A student's number of any kind, NumPy's and TensorFlow's included. Raises NotYet where it is none."""
-    try:
-        return float(np.asarray(value, dtype=float).reshape(()))
-    except (TypeError, ValueError) as error:
-        raise NotYet(f"{name} is {value!r}, and must be one number.") from error
 
 
 def check_trainable_counts(counts) -> None:

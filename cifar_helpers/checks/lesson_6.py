@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.stats import binomtest
 
-from cifar_helpers.checks.common import NotYet, array, expect, outcome, right
-from cifar_helpers.checks.lesson_5 import entries, number
+from cifar_helpers.checks.common import NotYet, array, entries, expect, number, outcome, right
 
 CONFUSION = np.array([[30, 15, 5], [18, 80, 2], [12, 5, 183]])  # rows: true cat, dog, ship
 COMPARISON_BUDGET = 2_400  # seconds

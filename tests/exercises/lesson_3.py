@@ -27,7 +27,7 @@ views = {
         ({**VIEWS, "views": 100}, "views is not 100"),
         ({**VIEWS, "views": "fifty"}, "must be a number"),
         ({**VIEWS, "validation views": 50}, "which pictures are changed at all"),
-        ({"views": 50, "label": LABEL}, "has no 'validation views'"),
+        ({"views": 50, "label": LABEL}, "no entry 'validation views'"),
         (label_of(c3=0.125, c5=0.875), "the wrong way round"),
         (label_of(c3=0.75, c5=0.25), "by the length of a side"),
         (label_of(c3=0.5, c5=0.5), "by the length of a side"),
@@ -534,7 +534,7 @@ two_curves = {
         ({**READING, "gap without": 19.7}, "per cent"),
         ({**READING, "gap without": gap("augmented"), "gap with": gap("plain")}, "exchanged"),
         ({**READING, "gap with": 0.1}, "between the dashed and the solid line"),
-        ({"ahead from epoch": 6}, "has no 'clear from epoch'"),
+        ({"ahead from epoch": 6}, "no entry 'clear from epoch'"),
         ([6, 7, 0.197, 0.032], "must be a dict"),
     ],
 }

@@ -26,7 +26,7 @@ costs = {
         ({**COSTS, "lowest loss": -np.log(0.91)}, "nine other classes"),
         ({**COSTS, "lowest loss": -np.log(0.9)}, "over all ten classes"),
         ({**COSTS, "lowest loss": np.log(10)}, "without an opinion"),
-        ({**COSTS, "lowest loss": "low"}, "must be a number"), ({"steps": 12}, "has no 'traces'"),
+        ({**COSTS, "lowest loss": "low"}, "must be a number"), ({"steps": 12}, "no entry 'traces'"),
     ],
 }
 
@@ -192,7 +192,7 @@ epoch_solutions = {
         (gradients_applied_twice, "twice as far"), (learns_from_validation, "learned from the validation batches"),
         (never_applied, "weights are as they were"), (first_batch_only, "Only the first batch"),
         (validates_first, "Validation ran before training"), (per_cent, "not per cent"),
-        (loss_of_the_last_batch, "all of them?"), (validation_without_accuracy, "has no 'val_accuracy'"),
+        (loss_of_the_last_batch, "all of them?"), (validation_without_accuracy, "no entry 'val_accuracy'"),
         (no_accuracy_in_validation, "val_accuracy is 0.000"), (nothing_returned, "returned nothing"),
         (as_handed_out, "for which batches"),
     ],
@@ -519,7 +519,7 @@ two_looks = {
         (order_reversed, "reverses the order"), (same_look_twice, "where does the second look come in"),
         (mirrored_alone, "mirrored pictures alone"), (either_look_counts, "uses the label"),
         (accuracies_averaged, "averages two accuracies"), (in_per_cent, "not per cent"),
-        (flips_alone_reported, "has no 'accuracy with flips'"), (larger_logit_wins, "mean of the logits"),
+        (flips_alone_reported, "no entry 'accuracy with flips'"), (larger_logit_wins, "mean of the logits"),
         (error_for_accuracy, "and the plain one of these images is"),
     ],
 }
