@@ -35,7 +35,7 @@ LESSONS = {
     "transfer": {
         "smoke": {"train_images": 100, "validation_images": 100, "image_size": 32, "experiment_images": 100,
                   "head_epochs": 2, "fine_tune_images": 64, "fine_tune_epochs": 1},
-        "laptop": {"train_images": 14_000, "validation_images": 1_000, "image_size": 128, "experiment_images": 500,
+        "laptop": {"train_images": 18_000, "validation_images": 1_000, "image_size": 128, "experiment_images": 500,
                    "head_epochs": 20, "fine_tune_images": 2_500, "fine_tune_epochs": 1},
         "full": {"train_images": None, "validation_images": 2_000, "image_size": 128, "experiment_images": 2_000,
                  "head_epochs": 20, "fine_tune_images": 10_000, "fine_tune_epochs": 2},
