@@ -16,6 +16,7 @@ reference   reference results that ship with the course
 checks      what students call on their solutions of the exercises
 evaluation  accuracy, intervals, tests and calibration
 plots       the figures
+alt         what a figure shows, in words
 marks       what must be said beside a figure
 paths       where caches and runs stand, locks, whole files and checked arrays
 errors      the errors that the course raises

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from cifar_helpers import alt
 from cifar_helpers.budgets import get_budget
 from cifar_helpers.errors import CourseError
 from cifar_helpers.machine import describe, prefer_bfloat16
@@ -52,7 +53,7 @@ def chosen_seed() -> int:
 
 
 def start_lesson(lesson: str, seed: int | None = None) -> SimpleNamespace:
-    """Check the versions, seed every generator, and return the lesson's budget.
+    """Check the versions, seed every generator, and return the lesson's budget; figures get descriptions from now on.
 
     `lesson` is a key of `budgets.LESSONS`; `seed` stands for `COURSE_SEED`, which is 2026 where it is not set. Prints
     two lines: what the lesson runs on, and how much it trains. The budget has `name`, `lesson`, `seed` and the numbers
@@ -73,6 +74,7 @@ def start_lesson(lesson: str, seed: int | None = None) -> SimpleNamespace:
                           "set KERAS_BACKEND=tensorflow and restart the kernel.")
     keras.utils.set_random_seed(seed)
     precision = prefer_bfloat16()
+    alt.show_in_notebooks()
     versions = here["versions"]
     device = ", ".join(here["gpus"]) or "no GPU"
     print(f"Python {versions['python']}, TensorFlow {versions['tensorflow']}, Keras {versions['keras']}, "
