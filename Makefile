@@ -12,7 +12,7 @@ endif
 # Debian ships venv without ensurepip unless python3-venv is installed; such a Python cannot make an environment.
 SERVES := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: course test lab notebooks results bench bench-scaling faults assignments grade check clean
+.PHONY: course test lab notebooks results bench bench-scaling faults assignments grade site check clean
 
 course: .venv/.installed  ## run lessons 1 to 6 in order, and leave pages and the comparison in build/
 	@$(VENV_PYTHON) tools/run_course.py 1 2 3 4 5 6
@@ -44,6 +44,9 @@ assignments: .venv/.grading  ## the students' assignments, for nbgrader and as z
 grade: .venv/.grading  ## grade a folder of notebooks: make grade SUBMISSIONS=folder
 	@$(VENV_PYTHON) tools/grade.py $(if $(SUBMISSIONS),"$(SUBMISSIONS)")
 
+site: .venv/.site  ## the course's site in build/site, from what `make course` left, else at the smallest budget
+	@$(VENV_PYTHON) tools/build_site.py
+
 check: .venv/.installed  ## lint, and compare notebooks with their scripts, and what is derived from results/ with it
 	@$(VENV_PYTHON) -m ruff check
 	@$(VENV_PYTHON) tools/pairs.py --check
@@ -73,4 +76,12 @@ clean:
 
 .venv/.grading: .venv/.installed
 	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) -e '.[grading]'
+	@touch $@
+
+.venv/.site: .venv/.grading
+	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) -e '.[site]'
+	@touch $@
+
+.venv/.browser: .venv/.site
+	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) -e '.[browser]'
 	@touch $@

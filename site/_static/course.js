@@ -1,0 +1,13 @@
+// What scrolls within itself must be reachable by keyboard, and what opens must have a name.
+function reachable() {
+  for (const box of document.querySelectorAll(".bd-article table, .bd-article pre, .bd-article .cell_output, .bd-sidebar-primary")) {
+    if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+  }
+}
+document.addEventListener("DOMContentLoaded", () => {
+  for (const opener of document.querySelectorAll("nav summary")) {
+    opener.setAttribute("aria-label", "Pages below " + opener.closest("li").querySelector("a").textContent.trim());
+  }
+});
+window.addEventListener("load", reachable);
+window.addEventListener("resize", reachable);
