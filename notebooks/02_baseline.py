@@ -9,7 +9,7 @@
 # | Budget | Minutes on two cores | Validation accuracy |
 # |---|---|---|
 # | `smoke` | under 1 | says nothing |
-# | `laptop` | 2 | 0.69 to 0.74 |
+# | `laptop` | 2 | 0.68 to 0.74 |
 # | `full` | not measured yet | not measured yet |
 #
 # On a GPU the minutes have not been measured yet.

@@ -9,7 +9,7 @@
 # | Budget | Minutes on two cores | Validation accuracy, without and with |
 # |---|---|---|
 # | `smoke` | under 1 | says nothing |
-# | `laptop` | 6 | 0.79 to 0.84, 0.78 to 0.83 |
+# | `laptop` | 4 | 0.78 to 0.84, 0.78 to 0.84 |
 # | `full` | not measured yet | not measured yet |
 #
 # On a GPU the minutes have not been measured yet.

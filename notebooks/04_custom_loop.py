@@ -10,7 +10,7 @@
 # | Budget | Minutes on two cores | Validation accuracy, first and second net |
 # |---|---|---|
 # | `smoke` | under 1 | says nothing |
-# | `laptop` | 4 | 0.62 to 0.67, 0.85 to 0.90 |
+# | `laptop` | 3 | 0.62 to 0.68, 0.84 to 0.90 |
 # | `full` | 29 | 0.72 to 0.77, 0.90 to 0.95 |
 #
 # On a GPU the minutes have not been measured yet.

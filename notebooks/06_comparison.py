@@ -10,7 +10,7 @@
 # | Budget | Minutes on two cores | Test accuracy |
 # |---|---|---|
 # | `smoke` | under 1 | says nothing |
-# | `laptop` | 2 | 0.64 to 0.91 |
+# | `laptop` | 2 | 0.63 to 0.91 |
 # | `full` | not measured yet | not measured yet |
 #
 # On a GPU the minutes have not been measured yet.
