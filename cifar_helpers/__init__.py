@@ -5,7 +5,7 @@ archives    the file formats that images come in
 download    official archives from mirrors, checked
 standin     drawn pictures for where there are no images
 budgets     how much a lesson trains: smoke, laptop or full
-lesson      one call that opens every lesson
+lesson      one call that opens every lesson or assignment
 machine     what this machine is, and the settings that follow from it
 training    batches in, seconds out, and a stopped training goes on
 models      the course's subclassed networks
@@ -27,11 +27,11 @@ from importlib.metadata import PackageNotFoundError, version
 from cifar_helpers.budgets import get_budget
 from cifar_helpers.data import load_cifar10, take
 from cifar_helpers.errors import CourseError, DataError
-from cifar_helpers.lesson import start_lesson
+from cifar_helpers.lesson import start_exercises, start_lesson
 
 try:
     __version__ = version("cifar-helpers")
 except PackageNotFoundError:
     __version__ = "0 (not installed)"
 
-__all__ = ["CourseError", "DataError", "get_budget", "load_cifar10", "start_lesson", "take"]
+__all__ = ["CourseError", "DataError", "get_budget", "load_cifar10", "start_exercises", "start_lesson", "take"]

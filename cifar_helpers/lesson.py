@@ -1,4 +1,4 @@
-"""One call that opens every lesson: supported versions, seed, quiet start, budget."""
+"""One call that opens every lesson or assignment: supported versions, quiet start, and a lesson's seed and budget."""
 
 import os
 import sys
@@ -62,19 +62,14 @@ def start_lesson(lesson: str, seed: int | None = None) -> SimpleNamespace:
     Raises CourseError where a version is not supported, the budget or the seed is none, or Keras runs on another
     backend.
     """
-    if faults := version_faults():
-        raise CourseError(" ".join(faults))
+    _check_versions()
     budget = get_budget(lesson)
     budget.seed = seed = chosen_seed() if seed is None else seed
-    here = describe()
+    here = _open()
     import keras
 
-    if keras.backend.backend() != "tensorflow":
-        raise CourseError(f"Keras runs on {keras.backend.backend()} here, and this course needs TensorFlow: "
-                          "set KERAS_BACKEND=tensorflow and restart the kernel.")
     keras.utils.set_random_seed(seed)
     precision = prefer_bfloat16()
-    alt.show_in_notebooks()
     versions = here["versions"]
     device = ", ".join(here["gpus"]) or "no GPU"
     print(f"Python {versions['python']}, TensorFlow {versions['tensorflow']}, Keras {versions['keras']}, "
@@ -83,3 +78,29 @@ def start_lesson(lesson: str, seed: int | None = None) -> SimpleNamespace:
                         for key, value in vars(budget).items() if key not in ("lesson", "name", "seed"))
     print(f"Budget {budget.name}: {numbers}, seed {seed}")
     return budget
+
+
+def start_exercises() -> None:
+    """Open an assignment, before Keras is imported: versions, TensorFlow without its start-up log, figures described.
+
+    Raises CourseError where a version is not supported, or Keras runs on another backend.
+    """
+    _check_versions()
+    _open()
+
+
+def _check_versions() -> None:
+    if faults := version_faults():
+        raise CourseError(" ".join(faults))
+
+
+def _open() -> dict:
+    """TensorFlow and Keras, loaded; returns what the machine is."""
+    here = describe()
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise CourseError(f"Keras runs on {keras.backend.backend()} here, and this course needs TensorFlow: "
+                          "set KERAS_BACKEND=tensorflow and restart the kernel.")
+    alt.show_in_notebooks()
+    return here

@@ -8,10 +8,13 @@
 # submit the notebook under the name that it has.
 
 # %%
+from cifar_helpers import checks, start_exercises
+
+start_exercises()
+
+# %%
 import matplotlib.pyplot as plt
 import numpy as np
-
-from cifar_helpers import checks
 
 # %% [markdown]
 # ## Exercise 1: Bytes, batches and a buffer (2 points)

@@ -8,12 +8,15 @@
 # reads. To hand in, restart the kernel, run all cells, save, and submit the notebook under the name that it has.
 
 # %%
+from cifar_helpers import checks, start_exercises
+
+start_exercises()
+
+# %%
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 from keras import layers
-
-from cifar_helpers import checks
 
 # %% [markdown]
 # ## Exercise 1: What comes out of which layer? (2 points)

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Assignment 3 · More pictures than you have
+# # Exercises 3 · More pictures than you have
 #
 # You know lesson 3: augmentations, MixUp and CutMix, and which pictures they are for. Six exercises, 20 points. Write
 # where it says YOUR CODE HERE or YOUR ANSWER HERE, and leave all other cells as they are. The cell after each exercise
@@ -8,11 +8,15 @@
 # NumPy arrays and may return NumPy arrays or tensors. No exercise trains a net or needs CIFAR-10.
 
 # %%
+from cifar_helpers import checks, start_exercises
+
+start_exercises()
+
+# %%
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
-from cifar_helpers import checks
 from cifar_helpers.checks.lesson_3 import TWO_NETS
 
 # %% [markdown]

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Assignment 4 · Take the loop apart
+# # Exercises 4 · Take the loop apart
 #
 # You know lesson 4: the training step with `tf.GradientTape`, `tf.function`, schedules, the fast net and its ablation.
 # Six exercises, 20 points. Write where it says YOUR CODE HERE or YOUR ANSWER HERE, and leave all other cells as they
@@ -8,12 +8,16 @@
 # instructor asks. The checks work with tiny nets and made-up arrays: no exercise trains for long or needs CIFAR-10.
 
 # %%
+from cifar_helpers import checks, start_exercises
+
+start_exercises()
+
+# %%
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
-from cifar_helpers import checks
 from cifar_helpers.checks.lesson_4 import EPOCHS_TO_SPEND, IDEAS
 
 # %% [markdown]

@@ -7,13 +7,16 @@
 # cell takes longer than seconds. Before you hand in, restart the kernel, run all cells, save, and submit the notebook
 # under its own name, as your instructor told you.
 
+# %% nbgrader={"grade": false, "grade_id": "start-05", "locked": true, "schema_version": 3, "solution": false, "task": false}
+from cifar_helpers import checks, start_exercises
+
+start_exercises()
+
 # %% nbgrader={"grade": false, "grade_id": "transfer-imports", "locked": true, "schema_version": 3, "solution": false, "task": false}
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 from keras import layers
-
-from cifar_helpers import checks
 
 # %% [markdown]
 # ## Exercise 1: Count what is trained (2 points)

@@ -7,12 +7,15 @@
 # trained, and all numbers are made up for the exercise. Before you hand in, restart the kernel, run all cells, save,
 # and submit the notebook under its own name, as your instructor told you.
 
+# %% nbgrader={"grade": false, "grade_id": "start-06", "locked": true, "schema_version": 3, "solution": false, "task": false}
+from cifar_helpers import checks, start_exercises
+
+start_exercises()
+
 # %% nbgrader={"grade": false, "grade_id": "comparison-imports", "locked": true, "schema_version": 3, "solution": false, "task": false}
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import binomtest, norm
-
-from cifar_helpers import checks
 
 # %% [markdown]
 # ## Exercise 1: Read a confusion matrix (2 points)

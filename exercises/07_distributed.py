@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Assignment 7 · When one machine is not enough
+# # Exercises 7 · When one machine is not enough
 #
 # You need lesson 7: replicas, the global batch, the all-reduce, and what a checkpoint must hold. There are 20 points in
 # six exercises, of which two points are for a text that a person reads. Nothing here starts a second process: the
@@ -9,13 +9,16 @@
 # and TensorFlow are both fine. To hand in, run all cells from the top in a fresh kernel, save, and submit the notebook.
 
 # %%
+from cifar_helpers import checks, start_exercises
+
+start_exercises()
+
+# %%
 import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-
-from cifar_helpers import checks
 
 # %% [markdown]
 # ## Exercise 1: Predict, then run (2 points)

@@ -1,11 +1,13 @@
 """The checks that students call: every right solution passes, every wrong one is told what is wrong."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import checks_table
+import jupytext
 import numpy as np
 import pytest
 
@@ -173,3 +175,20 @@ def test_table_is_one_command(capsys, monkeypatch):
     assert "found no fault" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         checks_table.main(["99"])
+
+
+# --- how an assignment opens ---
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "exercises").glob("0*.py")), ids=lambda path: path.stem)
+def test_every_assignment_is_opened_before_keras_is_imported(script):
+    first = next(cell for cell in jupytext.read(script, fmt="py:percent").cells if cell.cell_type == "code")
+    assert first.source == "from cifar_helpers import checks, start_exercises\n\nstart_exercises()"
+
+
+def test_opening_an_assignment_is_silent():
+    program = ("from cifar_helpers import start_exercises; start_exercises(); import tensorflow as tf, keras; "
+               "keras.layers.Dense(3)(tf.ones((2, 2)))")
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -33,7 +33,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "INSTRUCTORS.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "data/README.md",
          "results/README.md", "benchmarks/README.md")
 MARKERS = re.compile(r"^\s*### (BEGIN|END) (SOLUTION|HIDDEN TESTS)\n?", re.MULTILINE)
-DESCRIBE = "from cifar_helpers import alt, machine\n\nmachine.import_tensorflow()\nalt.show_in_notebooks()"
 
 
 def executed(script: Path, build: Path) -> nbformat.NotebookNode:
@@ -42,9 +41,6 @@ def executed(script: Path, build: Path) -> nbformat.NotebookNode:
     Raises LessonError where a cell fails.
     """
     wanted, path = nbformat.reads(notebook_text(script), as_version=4), build / f"{script.stem}.ipynb"
-    exercise = script.parent == EXERCISES
-    if exercise:
-        wanted.cells.insert(0, nbformat.v4.new_code_cell(DESCRIBE))
     if path.is_file():
         there = nbformat.read(path, as_version=4)
         complete = all(cell.get("execution_count") for cell in there.cells if cell.cell_type == "code"
@@ -52,7 +48,7 @@ def executed(script: Path, build: Path) -> nbformat.NotebookNode:
         if complete and [cell.source for cell in there.cells] == [cell.source for cell in wanted.cells]:
             return there
     source = script.with_suffix(".ipynb")
-    if exercise:  # it has no notebook beside it
+    if not source.is_file():  # exercises have no notebook beside them
         source = build / "source" / source.name
         source.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(wanted, source)
@@ -85,7 +81,6 @@ def with_texts(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookN
 
 def with_folded_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """An instructor's notebook for readers: each task with its stub, its solution folded, without graded tests."""
-    notebook.cells = [cell for cell in notebook.cells if cell.source != DESCRIBE]
     stubs = ClearSolutions().preprocess(copy.deepcopy(notebook), {})[0]
     cells = []
     for cell, stub in zip(notebook.cells, stubs.cells, strict=True):
