@@ -188,6 +188,43 @@ print(f"{run.folder.name}: train accuracy {run.info['train_accuracy']:.3f}, "
 # Both accuracies are measured now, after training, in inference mode. The `accuracy` of the last epoch in the history
 # is something else: an average over an epoch during which the weights changed.
 #
+# ## Three slips, and what Keras says
+#
+# Everybody makes them. Here they are made on purpose, so that you know the message when it comes uninvited. A message
+# may be long: look for the line that says what was expected, and what came.
+#
+# **Predict first**: which of the three is found before any arithmetic is done?
+
+# %%
+few, labels = data.train.images[:8], data.train.labels[:8]
+fresh = build(layers.Rescaling(1 / 255), "fresh")
+slips = {
+    "an image without its batch": lambda: fresh.predict(few[0], verbose=0),
+    "one-hot labels, sparse loss": lambda: model.fit(few, keras.utils.to_categorical(labels, 10), verbose=0),
+    "fit without compile": lambda: fresh.fit(few, labels, verbose=0),
+}
+
+# %%
+said = {}
+for name, slip in slips.items():
+    try:
+        slip()
+    except ValueError as error:
+        said[name] = next(line for line in str(error).splitlines() if "must" in line or "xpected" in line)
+        print(f"{name}:\n    {said[name].strip()}")
+assert said.keys() == slips.keys()
+
+# %% [markdown]
+# - *Expected shape (None, 32, 32, 3)*: `None` is the batch. `image[np.newaxis]` makes a batch of one. A net that has
+#   predicted before may say *unknown rank* instead.
+# - *rank*, *target* and *output*: labels that are numbers (n,) go with `SparseCategoricalCrossentropy`, labels that are
+#   one-hot (n, 10) with `CategoricalCrossentropy`.
+# - *compile*: a model that is built or loaded anew has no loss and no optimizer yet.
+#
+# A fourth has no message: the kernel dies, or TensorFlow says `ResourceExhausted`. That is memory. Shut down kernels
+# of other lessons, take a smaller batch, and keep images `uint8` until the batch is made. And one slip is silent:
+# labels of another shape or order may train without an error, and learn nothing. Which yardstick of lesson 1 tells?
+#
 # ## Key points
 # - Put preprocessing into the model.
 # - Logits out, `from_logits=True` in the loss: the softmax belongs to the loss.
