@@ -12,6 +12,7 @@ models      the course's subclassed networks
 transfer    pretrained backbones and cached features
 cluster     functions of a lesson as processes of one cluster
 runs        trained models on disk, whole or not at all
+saved       model files, checked before Keras opens them
 reference   reference results that ship with the course
 checks      what students call on their solutions of the exercises
 evaluation  accuracy, intervals, tests and calibration

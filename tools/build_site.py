@@ -95,7 +95,7 @@ def with_folded_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookN
                 f'<details class="solution">\n<summary>Model answer</summary>\n\n{answer}\n\n</details>'))
             continue
         cells.append(nbformat.v4.new_markdown_cell(f"```python\n{stub.source}\n```"))
-        cell.source = MARKERS.sub("", cell.source)
+        cell.source = MARKERS.sub("", cell.source).rstrip("\n")
         cell.metadata = nbformat.from_dict({"tags": ["hide-input"], "mystnb": {
             "code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the solution"}})
         cells.append(cell)
