@@ -436,7 +436,8 @@ def draw_curves(data: dict) -> plt.Figure:
             for values in curves:
                 axis.plot(range(1, len(values) + 1), values, style, color=colour, marker=".",
                           alpha=1 / len(curves)**0.5, label=name if values is curves[0] else None)
-        axis.set(title=label, xlabel="epoch")
+        epochs = max(len(history["accuracy"]) for history in found)
+        axis.set(title=label, xlabel="epoch", xlim=(0.5, epochs + 0.5))  # one epoch is a point, with room about it
         axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes.flat[len(runs):]:
         axis.set_axis_off()
