@@ -17,6 +17,7 @@ reference   reference results that ship with the course
 checks      what students call on their solutions of the exercises
 evaluation  accuracy, intervals, tests and calibration
 plots       the figures
+explore     pieces to play with; figures where there are no widgets
 alt         what a figure shows, in words
 marks       what must be said beside a figure
 paths       where caches and runs stand, locks, whole files and checked arrays
