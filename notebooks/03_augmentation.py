@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from cifar_helpers import plots, reference, runs, training
+from cifar_helpers import explore, plots, reference, runs, training
 from cifar_helpers.marks import marked
 
 # %% [markdown]
@@ -120,6 +120,26 @@ figure.suptitle(marked("Nine augmentations of the same six pictures"));
 # %% [markdown]
 # **Run the last two cells again.** Which changes could a camera have made? Which pictures are hard to name afterwards?
 # Under MixUp and CutMix, which classes does each label hold, and do you see both in the picture?
+#
+# ## How far is too far?
+#
+# A random layer draws its amount anew for each picture. A range of a single value leaves nothing to chance, and a
+# slider can set it. `explore.augmentation` draws five amounts of each change and, below them, the sliders.
+
+# %%
+amounts = {  # a slider's name: what its value makes, and from where to where it goes
+    "shift": (lambda x: layers.RandomTranslation(0.0, (x, x)), -0.5, 0.5),
+    "turn": (lambda x: layers.RandomRotation((x, x)), -0.5, 0.5),
+    "zoom": (lambda x: layers.RandomZoom((x, x)), -0.8, 0.8),
+    "brightness": (lambda x: layers.RandomBrightness((x, x)), -0.6, 0.6),
+    "cutout": (lambda x: lambda images, training: cutout(images, x), 0, 32),
+}
+explore.augmentation(data.train, data.class_names, amounts);
+
+# %% [markdown]
+# **Find the limits.** Move one slider until you would no longer name the class: no range should reach that far. Which
+# classes bear the least turning, and which the least shifting? Now set two sliders just within their limits. Would you
+# still name the picture? The sliders work while the notebook runs; on a page there is only the figure.
 #
 # ## Which augmentations break labels?
 #

@@ -5,7 +5,8 @@
 # > know?
 # >
 # > **You will**: measure every saved run on the held-out test set; read confusion matrices, precision and recall; put
-# > intervals on accuracies; test differences; look at confident mistakes; draw calibration curves
+# > intervals on accuracies; test differences; look at confident mistakes; draw calibration curves; try a picture of
+# > your own
 #
 # | Budget | Minutes on two cores | Test accuracy |
 # |---|---|---|
@@ -31,7 +32,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cifar_helpers import evaluation, plots, runs
+from cifar_helpers import evaluation, explore, plots, runs
 
 # %% [markdown]
 # ## What there is to compare
@@ -158,6 +159,17 @@ plots.image_grid(data.test.images[worst], titles, f"{best}: wrong and sure of it
 # %% [markdown]
 # **Whose mistake is it?** Which would you have got wrong? Are there pictures whose *label* you doubt?
 #
+# Ten pictures are few. `explore.mistakes` draws the mistake that the best model makes most often and, below it, filters
+# to browse all mistakes of every model.
+
+# %%
+explore.mistakes(data.test.images, labels, logits, names);
+
+# %% [markdown]
+# **Look for a habit.** Take the pair of classes that the matrices show most, first one way round, then the other. What
+# do the pictures share: background, pose, size, colour? Choose another model: which of these mistakes does it make too?
+# Raise the confidence: from where on are most of the pictures left such that you side with the model?
+#
 # ## Do the models know what they know?
 #
 # Of the pictures for which a model says "80% sure", 80% should be right. Below the diagonal it is overconfident.
@@ -168,6 +180,22 @@ plots.calibration(logits, labels, "Calibration on the test images");
 # %% [markdown]
 # **Compare lesson 2's net with lesson 4's.** One was trained with label smoothing. On which side of the diagonal does
 # each lie?
+#
+# ## A picture of your own
+#
+# A camera gives millions of pixels, and a model takes 32 x 32. `explore.own_picture` shows each step from one to the
+# other, and the three likeliest classes. The flower comes with scikit-learn and is of *none* of the ten classes.
+#
+# **Predict first**: what will the best model call it, and how sure will it be?
+
+# %%
+explore.own_picture(saved, names, best);
+
+# %% [markdown]
+# The probabilities add up to one over ten classes, and "none of these" is not among them. **Now your own**: upload a
+# photograph of one of the ten classes, as PNG or JPEG. Does the model name it, and could you, from the 32 x 32 pixels
+# alone? Then crop it so that the thing stands at the edge, or fills a tenth of the picture. Which model minds least?
+# Your picture goes to the machine that runs this notebook, and is kept nowhere.
 #
 # ## Key points
 # - The test set is used once a model, after everything was decided.
