@@ -178,6 +178,14 @@ def test_the_benchmark_shows_both_measurements_and_what_was_extrapolated(root):
                        "| 0.5, 0.52 | 20 | not reached |")
 
 
+def test_the_benchmark_has_one_row_a_model_where_a_script_trains_several():
+    records = [record(name, True, measurement, 40.0 + measurement) for measurement in (1, 2)
+               for name in ("plain", "augmented")]
+    rows = tool.benchmark({"context": {"size": "full"}, "records": records}).splitlines()[2:4]
+    assert [row.split(" | ")[1] for row in rows] == ["the plain", "the augmented"]
+    assert all("| 41, 42 |" in row for row in rows)
+
+
 def test_the_context_names_images_versions_hardware_and_memory(root):
     first, second, third = block(root, "context").splitlines()
     assert first == ("- Budget `laptop`: CIFAR-10 (archive a.tar.gz); seeds 7, 2026; Python 3.11.7, TensorFlow 2.21.0, "

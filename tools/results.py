@@ -267,8 +267,8 @@ def benchmark(content: dict | None) -> str:
             "MFLOP an image", "Whole / predecessor's", "Predecessor's accuracy after, s", "What it claims after, s"]
     rows = []
     order = sorted(content["records"], key=lambda record: (record["pair"], bool(record["ours"])))
-    for (pair, name), group in itertools.groupby(order, key=lambda record: (record["pair"], record["name"])):
-        group = list(group)
+    for pair, name in dict.fromkeys((record["pair"], record["name"]) for record in order):
+        group = [record for record in order if (record["pair"], record["name"]) == (pair, name)]
         first = group[0]
         ratios = [entry for entry in compared if (entry["pair"], entry["ours"]) == (pair, name)]
         part = "" if first["fraction"] == 1 else f" ({first['fraction']:.2%} of it)"
