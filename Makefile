@@ -23,7 +23,8 @@ test: check  ## lint, compare notebooks with their scripts, unit tests, every no
 lab: .venv/.installed  ## open the lessons in JupyterLab
 	@$(VENV_PYTHON) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
 
-notebooks: .venv/.installed  ## write every notebook from its script
+notebooks: .venv/.installed  ## write badges and first cells into the scripts, and every notebook from its script
+	@$(VENV_PYTHON) tools/openers.py --write
 	@$(VENV_PYTHON) tools/pairs.py --write
 
 results: .venv/.installed  ## write tables, rows and figures from results/
@@ -47,8 +48,9 @@ grade: .venv/.grading  ## grade a folder of notebooks: make grade SUBMISSIONS=fo
 site: .venv/.site  ## the course's site in build/site, from what `make course` left, else at the smallest budget
 	@$(VENV_PYTHON) tools/build_site.py
 
-check: .venv/.installed  ## lint, and compare notebooks with their scripts, and what is derived from results/ with it
+check: .venv/.installed  ## lint, and compare notebooks with their scripts, and badges, tables and figures with what they follow from
 	@$(VENV_PYTHON) -m ruff check
+	@$(VENV_PYTHON) tools/openers.py --check
 	@$(VENV_PYTHON) tools/pairs.py --check
 	@$(VENV_PYTHON) tools/results.py --check
 

@@ -7,6 +7,24 @@
 # Before that, restart the kernel and run all cells; then submit this notebook as your instructor asks. Functions get
 # NumPy arrays and may return NumPy arrays or tensors. No exercise trains a net or needs CIFAR-10.
 
+# %% tags=["nbval-skip"]
+# Finds the course's helpers: installed, else in a folder around this one, else, as on Colab, from the course's release.
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if not find_spec("cifar_helpers"):
+    folders = [Path.cwd(), *Path.cwd().parents]
+    sys.path += [str(folder) for folder in folders if (folder / "cifar_helpers/__init__.py").is_file()][:1]
+if not find_spec("cifar_helpers"):
+    wheel = "https://github.com/your-organisation/cifar-course/releases/download/v1.0.0/cifar_helpers-1.0.0-py3-none-any.whl"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries=1", wheel]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode or not find_spec("cifar_helpers"):
+        raise ImportError("The course could not be installed: connect to the network, restart the kernel and run this "
+                          f"cell again. {done.stderr.strip()[-500:]}")
+
 # %%
 from cifar_helpers import checks, start_exercises
 

@@ -38,6 +38,12 @@ def test_what_must_not_be_shown_is_named(output, said):
         build_site.with_texts(notebook, "01_x")
 
 
+def test_badges_are_words_where_no_other_host_is_asked():
+    cell = new_markdown_cell("# 1\n\n[![Open in Colab](https://host/badge.svg)](https://host/1.ipynb)")
+    [done] = build_site.with_texts(new_notebook(cells=[cell]), "01_x").cells
+    assert done.source == "# 1\n\n[Open in Colab](https://host/1.ipynb)"
+
+
 def graded(grade, solution):
     return {"nbgrader": {"grade": grade, "solution": solution, "locked": not solution, "task": False,
                          "grade_id": f"cell-{grade}-{solution}", "schema_version": 3, "points": 1}}

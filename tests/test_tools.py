@@ -13,6 +13,7 @@ import run_course
 
 SCRIPT = """# %% [markdown]
 # # 1 · A lesson
+# [![Open in Colab](https://host/badge.svg)](https://host/01_first.ipynb)
 # On to [the next](02_next.ipynb#start).
 
 # %%
@@ -161,6 +162,7 @@ def test_course_leaves_pages_and_shows_the_comparison(lesson, course, foreign_ke
     page = (build / "01_first.html").read_text(encoding="utf-8")
     assert "<title>1 · A lesson</title>" in page and 'href="02_next.html#start"' in page
     assert 'src="data:image/png' in page and "<script" not in page and 'src="http' not in page
+    assert '<a href="https://host/01_first.ipynb">Open in Colab</a>' in page
     index = (build / "index.html").read_text(encoding="utf-8")
     assert 'href="01_first.html"' in index and "model  accuracy" in index
 

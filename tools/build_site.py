@@ -22,6 +22,7 @@ import run_course
 from assignments import EXERCISES
 from nbgrader.preprocessors import ClearSolutions
 from nbgrader.utils import is_grade, is_solution
+from openers import without_pictures
 from pairs import NOTEBOOKS, notebook_text
 from run_course import LessonError
 
@@ -58,11 +59,13 @@ def executed(script: Path, build: Path) -> nbformat.NotebookNode:
 
 
 def with_texts(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
-    """The notebook with each figure's description where the site's builder takes it from.
+    """The notebook with each figure's description where the site's builder takes it from, and without outside pictures.
 
     Raises CourseError where a figure has none, or a cell left an error or wrote to the error stream.
     """
     for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "markdown":
+            cell.source = without_pictures(cell.source)
         if cell.cell_type != "code":
             continue
         if any(output.output_type == "error" or output.get("name") == "stderr" for output in cell.outputs):
@@ -75,7 +78,7 @@ def with_texts(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookN
         if texts:
             cell.metadata["mystnb"] = {"image": {"alt": " ".join(texts)}}
         if run_course.SKIP in cell.metadata.get("tags", []):
-            cell.metadata["tags"] = [*cell.metadata["tags"], "remove-cell"]  # it prepares Colab, and shows nothing
+            cell.metadata["tags"] = [*cell.metadata["tags"], "remove-cell"]  # it finds the helpers, and shows nothing
     return notebook
 
 

@@ -10,6 +10,7 @@ an index. Lesson 6 writes its table to `comparison.txt` in the folder that COURS
 
 import argparse
 import asyncio
+import copy
 import html
 import logging
 import os
@@ -30,6 +31,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
+from openers import without_pictures
 from traitlets import default
 
 from cifar_helpers.budgets import NAMES, budget_name
@@ -206,7 +208,11 @@ def _page(notebook, path: Path) -> str:
     exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": PAGE})], template_file="page.html.j2",
                             embed_images=True)
     resources = {"metadata": {"name": title(notebook) or path.stem, "path": str(path.parent)}}
-    body, _ = exporter.from_notebook_node(notebook, resources)
+    shown = copy.deepcopy(notebook)
+    for cell in shown.cells:
+        if cell.cell_type == "markdown":
+            cell.source = without_pictures(cell.source)
+    body, _ = exporter.from_notebook_node(shown, resources)
     return re.sub(r'href="(?:\./)?(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body)
 
 
