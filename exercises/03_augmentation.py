@@ -18,7 +18,7 @@ if not find_spec("cifar_helpers"):
     folders = [Path.cwd(), *Path.cwd().parents]
     sys.path += [str(folder) for folder in folders if (folder / "cifar_helpers/__init__.py").is_file()][:1]
 if not find_spec("cifar_helpers"):
-    wheel = "https://github.com/your-organisation/cifar-course/releases/download/v1.0.0/cifar_helpers-1.0.0-py3-none-any.whl"
+    wheel = "https://github.com/your.organisation/cifar-course/releases/download/v1.0.0/cifar_helpers-1.0.0-py3-none-any.whl"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries=1", wheel]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode or not find_spec("cifar_helpers"):

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 1 · Look before you train
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-organisation/cifar-course/blob/v1.0.0/notebooks/01_load_and_visualize.ipynb)
-# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/your-organisation/cifar-course/v1.0.0?labpath=notebooks%2F01_load_and_visualize.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your.organisation/cifar-course/blob/v1.0.0/notebooks/01_load_and_visualize.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/your.organisation/cifar-course/v1.0.0?labpath=notebooks%2F01_load_and_visualize.ipynb)
 #
 # > **Questions**: What is in the data, before any network sees it? How good is a guess, and how good is a model without
 # > a network?
@@ -33,7 +33,7 @@ if not find_spec("cifar_helpers"):
     folders = [Path.cwd(), *Path.cwd().parents]
     sys.path += [str(folder) for folder in folders if (folder / "cifar_helpers/__init__.py").is_file()][:1]
 if not find_spec("cifar_helpers"):
-    wheel = "https://github.com/your-organisation/cifar-course/releases/download/v1.0.0/cifar_helpers-1.0.0-py3-none-any.whl"
+    wheel = "https://github.com/your.organisation/cifar-course/releases/download/v1.0.0/cifar_helpers-1.0.0-py3-none-any.whl"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries=1", wheel]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode or not find_spec("cifar_helpers"):

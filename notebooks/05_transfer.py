@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 5 · Start from a net that has seen a million pictures
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-organisation/cifar-course/blob/v1.0.0/notebooks/05_transfer.ipynb)
-# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/your-organisation/cifar-course/v1.0.0?labpath=notebooks%2F05_transfer.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your.organisation/cifar-course/blob/v1.0.0/notebooks/05_transfer.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/your.organisation/cifar-course/v1.0.0?labpath=notebooks%2F05_transfer.ipynb)
 #
 # > **Questions**: What do features learned on ImageNet know about CIFAR-10? What must a pretrained net be fed? When
 # > does it pay to train it further?
@@ -29,7 +29,7 @@ if not find_spec("cifar_helpers"):
     folders = [Path.cwd(), *Path.cwd().parents]
     sys.path += [str(folder) for folder in folders if (folder / "cifar_helpers/__init__.py").is_file()][:1]
 if not find_spec("cifar_helpers"):
-    wheel = "https://github.com/your-organisation/cifar-course/releases/download/v1.0.0/cifar_helpers-1.0.0-py3-none-any.whl"
+    wheel = "https://github.com/your.organisation/cifar-course/releases/download/v1.0.0/cifar_helpers-1.0.0-py3-none-any.whl"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries=1", wheel]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode or not find_spec("cifar_helpers"):

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 6 · Open the test set, once
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your-organisation/cifar-course/blob/v1.0.0/notebooks/06_comparison.ipynb)
-# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/your-organisation/cifar-course/v1.0.0?labpath=notebooks%2F06_comparison.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/your.organisation/cifar-course/blob/v1.0.0/notebooks/06_comparison.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/your.organisation/cifar-course/v1.0.0?labpath=notebooks%2F06_comparison.ipynb)
 #
 # > **Questions**: Which model is best, and is the difference more than chance? What do they get wrong, and do they
 # > know?
@@ -30,7 +30,7 @@ if not find_spec("cifar_helpers"):
     folders = [Path.cwd(), *Path.cwd().parents]
     sys.path += [str(folder) for folder in folders if (folder / "cifar_helpers/__init__.py").is_file()][:1]
 if not find_spec("cifar_helpers"):
-    wheel = "https://github.com/your-organisation/cifar-course/releases/download/v1.0.0/cifar_helpers-1.0.0-py3-none-any.whl"
+    wheel = "https://github.com/your.organisation/cifar-course/releases/download/v1.0.0/cifar_helpers-1.0.0-py3-none-any.whl"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries=1", wheel]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode or not find_spec("cifar_helpers"):
