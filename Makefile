@@ -12,7 +12,7 @@ endif
 # Debian ships venv without ensurepip unless python3-venv is installed; such a Python cannot make an environment.
 SERVES := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: course test lab notebooks results bench bench-scaling faults assignments grade site check clean
+.PHONY: course test lab notebooks results bench bench-scaling faults assignments grade site check matrix clean
 
 course: .venv/.installed  ## run lessons 1 to 6 in order, and leave pages and the comparison in build/
 	@$(VENV_PYTHON) tools/run_course.py 1 2 3 4 5 6
@@ -53,6 +53,9 @@ check: .venv/.installed  ## lint, and compare notebooks with their scripts, and 
 	@$(VENV_PYTHON) tools/openers.py --check
 	@$(VENV_PYTHON) tools/pairs.py --check
 	@$(VENV_PYTHON) tools/results.py --check
+
+matrix: .venv/.installed  ## every lesson on every supported Python and TensorFlow, and as on Colab; ROWS="colab-2.19 lowest"
+	@$(VENV_PYTHON) tools/matrix.py $(ROWS)
 
 # What can be made again in seconds goes. The environment, downloaded images, trained models and the gradebook, which holds
 # marks that were given by hand, stay.
