@@ -84,6 +84,15 @@ def test_release_has_neither_solutions_nor_hidden_tests(derived):
         assert archive.read(f"{NAME}/{NAME}.ipynb").decode() == text
 
 
+@pytest.mark.parametrize("script", sorted(assignments.EXERCISES.glob("0*.py")), ids=lambda path: path.stem)
+def test_an_exercise_that_is_not_done_stops_no_other(script):
+    cells = [cell for cell in nbformat.reads(assignments.source_text(script), as_version=4).cells
+             if cell.cell_type == "code"]
+    start = next(number for number, cell in enumerate(cells) if "start_exercises()" in cell.source)
+    goes_on = ["raises-exception" in cell.metadata.get("tags", []) for cell in cells]
+    assert not any(goes_on[:start + 1]) and all(goes_on[start + 1:])
+
+
 def test_deriving_anew_changes_nothing(course):
     root = Path(course.CourseDirectory.root)
     files = [*root.glob("*/*/*.ipynb"), *root.glob("zip/*")]

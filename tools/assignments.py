@@ -198,7 +198,7 @@ def derive(scripts: list[Path], config: Config) -> list[str]:
         name = script.stem
         source = root / "source" / name / f"{name}.ipynb"
         source.parent.mkdir(parents=True, exist_ok=True)
-        source.write_bytes(notebook_text(script).encode())
+        source.write_bytes(source_text(script).encode())
         result = generate(name, config)
         if not result["success"]:
             raise AssignmentError(f"{_name(script)}:1: nbgrader refuses it: {_reason(result)}")
@@ -215,6 +215,17 @@ def derive(scripts: list[Path], config: Config) -> list[str]:
                   if is_grade(cell)}
         told.append(f"{name}: {len(points)} graded cells, {sum(points.values()):g} points")
     return told
+
+
+def source_text(script: Path) -> str:
+    """The notebook of a script, in which an exercise that is not done does not stop "run all" before the others."""
+    notebook = nbformat.reads(notebook_text(script), as_version=4)
+    opened = False
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and opened:
+            cell.metadata.tags = [*cell.metadata.get("tags", []), "raises-exception"]
+        opened = opened or "start_exercises()" in cell.source  # what comes before it, nothing can do without
+    return nbformat.writes(notebook, version=nbformat.NO_CONVERT).rstrip("\n") + "\n"
 
 
 def generate(name: str, config: Config) -> dict:
