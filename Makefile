@@ -21,7 +21,7 @@ test: check  ## lint, compare notebooks with their scripts, unit tests, every no
 	@$(VENV_PYTHON) -m pytest --nbval-lax
 
 lab: .venv/.installed  ## open the lessons in JupyterLab
-	@$(VENV_PYTHON) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
+	@$(VENV_PYTHON) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(LAB_OPTIONS)
 
 notebooks: .venv/.installed  ## write badges and first cells into the scripts, and every notebook from its script
 	@$(VENV_PYTHON) tools/openers.py --write

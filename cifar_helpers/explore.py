@@ -69,7 +69,7 @@ def augmentation(pictures: Split, class_names, changes: dict[str, tuple]):
             control.observe(draw, names="value")
         reset.on_click(back)
         draw()
-        return widgets.VBox([chosen, *sliders.values(), reset, shown])
+        return widgets.HBox([widgets.VBox([chosen, *sliders.values(), reset]), shown], layout={"flex_flow": "row wrap"})
 
     return _play(figure, build, "sliders")
 
@@ -170,7 +170,7 @@ def own_picture(saved: list[runs.Run], class_names, first: str | None = None, pi
     if picture is None:
         picture = resources.files("sklearn.datasets.images").joinpath("flower.jpg").read_bytes()
     steps, shares = _answer(load(first), archives.read_picture(picture, None))
-    figure, axes = plt.subplots(1, len(steps) + 1, figsize=(2.2 * len(steps) + 2.8, 2.9), layout="constrained",
+    figure, axes = plt.subplots(1, len(steps) + 1, figsize=(2.2 * len(steps) + 2.8, 3.1), layout="constrained",
                                 width_ratios=[1] * len(steps) + [1.2])
     for axis, (step, pixels) in zip(axes, steps.items(), strict=False):
         axis.imshow(pixels)
@@ -196,10 +196,10 @@ def own_picture(saved: list[runs.Run], class_names, first: str | None = None, pi
             except CourseError as error:
                 shown.value = f'<p role="alert">{html.escape(str(error))}</p>'
                 return
-            rows = "".join(f"<tr><td>{html.escape(name)}</td><td>{share:.0%}</td></tr>"
+            rows = "".join(f'<tr><td style="padding-right: 1em">{html.escape(name)}</td><td>{share:.0%}</td></tr>'
                            for name, share in _likeliest(shares, class_names).items())
             shown.value = ("".join(_picture(pixels, step) for step, pixels in steps.items())
-                           + f"<table><tr><th>class</th><th>probability</th></tr>{rows}</table>")
+                           + f"<table><caption>the three likeliest</caption>{rows}</table>")
 
         for control in (model, upload):
             control.observe(draw, names="value")
