@@ -186,7 +186,8 @@ def own_picture(saved: list[runs.Run], class_names, first: str | None = None, pi
         names = [(f"{run.name} ({run.marks})" if run.marks else run.name, run.name) for run in saved]
         model = widgets.Dropdown(options=names, value=first, description="model")
         upload = widgets.FileUpload(accept=".png,.jpg,.jpeg", multiple=False, description="your picture")
-        shown = widgets.HTML("<p>Upload a picture, or take another model for the flower.</p>")
+        # Jupyter's server drops a message over 10 MB, and its connection with it, without a word to anybody
+        shown = widgets.HTML("<p>Upload a PNG or JPEG file of up to 10 MB, or choose another model.</p>")
 
         def draw(_):
             shown.value = "<p>Asking the model.</p>"

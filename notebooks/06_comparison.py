@@ -214,9 +214,9 @@ explore.own_picture(saved, names, best);
 
 # %% [markdown]
 # The probabilities add up to one over ten classes, and "none of these" is not among them. **Now your own**: upload a
-# photograph of one of the ten classes, as PNG or JPEG. Does the model name it, and could you, from the 32 x 32 pixels
-# alone? Then crop it so that the thing stands at the edge, or fills a tenth of the picture. Which model minds least?
-# Your picture goes to the machine that runs this notebook, and is kept nowhere.
+# photograph of one of the ten classes, a PNG or JPEG file of up to 10 MB. Does the model name it, and could you, from
+# the 32 x 32 pixels alone? Then crop it so that the thing stands at the edge, or fills a tenth of the picture. Which
+# model minds least? Your picture goes to the machine that runs this notebook, and is kept nowhere.
 #
 # ## Key points
 # - The test set is used once a model, after everything was decided.
