@@ -35,6 +35,7 @@ SETTINGS = {  # all cells stay in the page, where Playwright finds them, and nob
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 SLIDER_MILLISECONDS = 100  # what the course promises for a picture to follow its slider
+MOVES = 12  # of a slider
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,6 @@ def tab(lab, browser):
     tab.goto(f"{lab.address}/?token=lab")
     tab.locator(".jp-DirListing-item").first.wait_for()
     yield tab
-    screenshot(tab, "last")
     context.close()
     for session in ask(lab, "api/sessions"):
         ask(lab, f"api/sessions/{session['id']}", "DELETE")
@@ -238,10 +238,10 @@ def test_the_script_of_a_lesson_opens_as_a_notebook_and_runs(lab, tab):
     kernel_has_started(lab, tab)
     expected = nbformat.read(lab.folder / "notebooks" / "01_load_and_visualize.ipynb", as_version=4)
     assert cells(tab).count() == sum(cell.cell_type == "code" for cell in expected.cells)
-    cells(tab).first.locator(".cm-content").click()
-    for _ in range(2):
-        tab.keyboard.press("Shift+Enter")
-    wait_until(tab, lambda: "Budget smoke" in cells(tab).first.inner_text())
+    start = cells(tab).filter(has_text="start_lesson(").first
+    run(tab, cells(tab).first)
+    run(tab, start)
+    wait_until(tab, lambda: "Budget smoke" in start.inner_text())
     screenshot(tab, "script-as-notebook")
     assert not errors(tab)
 
@@ -260,6 +260,7 @@ def test_an_exercise_is_told_what_is_not_yet_right_and_when_it_is(lab, tab):
     number = task.get_attribute("data-windowed-list-index")
     task = tab.locator(f".jp-NotebookPanel:visible .jp-CodeCell[data-windowed-list-index='{number}']")
     run(tab, cells(tab).first)
+    run(tab, cells(tab).filter(has_text="start_exercises()").first)
     for text, said in ((SOLUTION.replace("352", "351"), "Not yet: "), (SOLUTION, "Right: ")):
         task.locator(".cm-content").click()
         tab.keyboard.press("ControlOrMeta+a")
@@ -292,7 +293,7 @@ def test_a_slider_changes_the_picture_at_once(lab, tab):
     assert before == after
     took = []
     handle = piece.locator(".noUi-handle").first
-    for _ in range(10):
+    for _ in range(MOVES):
         tab.evaluate("""box => {
             const image = box.querySelectorAll('figure img')[1].src;
             window.took = new Promise(done => {
@@ -308,14 +309,15 @@ def test_a_slider_changes_the_picture_at_once(lab, tab):
         }""", piece.element_handle())
         handle.press("ArrowRight")
         took.append(tab.evaluate("window.took"))
-    print(f"\nA picture follows its slider in {sorted(took)[len(took) // 2]:.0f} ms, at most {max(took):.0f} ms")
+    print(f"\nA picture follows its slider in {min(took):.0f} to {max(took):.0f} ms, the median is "
+          f"{sorted(took)[MOVES // 2]:.0f} ms")
     piece.locator("figure").nth(1).scroll_into_view_if_needed()
     screenshot(tab, "augmentation-explorer")
-    assert "shift 0.31" in piece.inner_text()
+    assert f"shift {MOVES / 32:.2g}" in piece.inner_text()
     piece.locator("button", has_text="as it is").click()
     wait_until(tab, lambda: "no change" in piece.inner_text())
     assert_clean(saved(tab, lab, "notebooks/03_augmentation.ipynb"))
-    assert sorted(took)[0] < SLIDER_MILLISECONDS  # the fastest: other programs slow the others down
+    assert min(took) < SLIDER_MILLISECONDS  # the fastest: other programs slow the others down
 
 
 def test_mistakes_are_filtered_and_a_picture_of_ones_own_is_named(lab, tab, tmp_path):
@@ -325,10 +327,12 @@ def test_mistakes_are_filtered_and_a_picture_of_ones_own_is_named(lab, tab, tmp_
     piece = areas.filter(has=tab.locator("label", has_text="taken for")).first
     piece.scroll_into_view_if_needed()
     everything = piece.locator("p").first.inner_text()
-    piece.locator("select").nth(1).select_option("cat")
+    chosen = piece.locator("select").nth(1)
+    name = chosen.locator("option").nth(4).inner_text()
+    chosen.select_option(name)
     wait_until(tab, lambda: piece.locator("p").first.inner_text() != everything)
     screenshot(tab, "mistakes")
-    assert all(caption.startswith("cat, taken for ") for caption in piece.locator("figcaption").all_inner_texts())
+    assert all(caption.startswith(f"{name}, taken for ") for caption in piece.locator("figcaption").all_inner_texts())
     piece = areas.filter(has=tab.locator("label, button", has_text="your picture")).first
     piece.scroll_into_view_if_needed()
     Image.new("RGB", (400, 300), (200, 40, 40)).save(tmp_path / "mine.jpg")
