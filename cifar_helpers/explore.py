@@ -170,7 +170,7 @@ def own_picture(saved: list[runs.Run], class_names, first: str | None = None, pi
     if picture is None:
         picture = resources.files("sklearn.datasets.images").joinpath("flower.jpg").read_bytes()
     steps, shares = _answer(load(first), archives.read_picture(picture, None))
-    figure, axes = plt.subplots(1, len(steps) + 1, figsize=(2.2 * len(steps) + 2.8, 3.1), layout="constrained",
+    figure, axes = plt.subplots(1, len(steps) + 1, figsize=(2.2 * len(steps) + 2.8, 3.4), layout="constrained",
                                 width_ratios=[1] * len(steps) + [1.2])
     for axis, (step, pixels) in zip(axes, steps.items(), strict=False):
         axis.imshow(pixels)
@@ -184,7 +184,7 @@ def own_picture(saved: list[runs.Run], class_names, first: str | None = None, pi
 
     def build(widgets):
         names = [(f"{run.name} ({run.marks})" if run.marks else run.name, run.name) for run in saved]
-        model = widgets.Dropdown(options=names, value=first, description="model")
+        model = widgets.Dropdown(options=names, value=first, description="model", layout={"width": "max-content"})
         upload = widgets.FileUpload(accept=".png,.jpg,.jpeg", multiple=False, description="your picture")
         # Jupyter's server drops a message over 10 MB, and its connection with it, without a word to anybody
         shown = widgets.HTML("<p>Upload a PNG or JPEG file of up to 10 MB, or choose another model.</p>")
@@ -200,7 +200,7 @@ def own_picture(saved: list[runs.Run], class_names, first: str | None = None, pi
             rows = "".join(f'<tr><td style="padding-right: 1em">{html.escape(name)}</td><td>{share:.0%}</td></tr>'
                            for name, share in _likeliest(shares, class_names).items())
             shown.value = ("".join(_picture(pixels, step) for step, pixels in steps.items())
-                           + f"<table><caption>the three likeliest</caption>{rows}</table>")
+                           + f"<p>The three likeliest classes:</p><table>{rows}</table>")
 
         for control in (model, upload):
             control.observe(draw, names="value")

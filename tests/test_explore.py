@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import sys
+import time
 from datetime import UTC, datetime
 
 import keras
@@ -82,6 +83,19 @@ def test_a_slider_changes_the_picture_by_just_its_amount_each_time():
         inside = slice(max(pixels, 0), 32 + min(pixels, 0))
         np.testing.assert_allclose(after[:, inside].astype(int), np.roll(before, pixels, axis=1)[:, inside], atol=1)
         assert f"shift {amount:.2g}" in said
+
+
+def test_a_move_takes_a_small_part_of_the_100_milliseconds_in_which_a_picture_must_follow():
+    changes = CHANGES | {"turn": (lambda x: layers.RandomRotation((x, x)), -0.5, 0.5),
+                         "zoom": (lambda x: layers.RandomZoom((x, x)), -0.5, 0.5)}
+    box, took = explore.augmentation(PICTURES, NAMES, changes), []
+    for change in changes:
+        control(box, change).value = 0.25
+    for amount in np.linspace(0.1, 0.4, 12):
+        begun = time.process_time()  # which other programs do not slow down
+        control(box, "shift").value = amount
+        took.append(time.process_time() - begun)
+    assert np.median(took) < 0.1
 
 
 def test_changes_add_up_and_one_button_takes_them_back():
@@ -350,6 +364,7 @@ def test_without_ipywidgets_the_figure_stands_alone(monkeypatch, saved, piece):
 
 CELL = """
 import sys
+import time
 from datetime import UTC, datetime
 {first}
 import numpy as np
