@@ -11,7 +11,8 @@ c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "cifar10"
 c.CourseDirectory.root = str(Path(__file__).resolve().parent / "build" / "assignments")
 
-c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError"}
+c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\n"
+                                       'raise NotImplementedError("write your lines above, then delete this one")'}
 c.ClearSolutions.text_stub = "YOUR ANSWER HERE"
 
 # "zero" gives no marks for what came after the due date; a plugin of yours can do otherwise.

@@ -1,11 +1,14 @@
 # %% [markdown]
-# # Exercises 1 · Look before you train
+# # Assignment 1 · Look before you train
 #
 # Six exercises, 20 points, on lesson 1: bytes and pixel values, statistics, the three splits and the `tf.data`
-# pipeline. Know lesson 1 and a little NumPy; no exercise needs the CIFAR-10 images. Put your own lines where it says
-# `YOUR CODE HERE`, and take out the `raise` below it. The cell that follows checks them and says what is not right yet:
-# it is not graded, and you may run it as often as you like. To hand in, restart the kernel, run all cells, save, and
-# submit the notebook under the name that it has.
+# pipeline. Know lesson 1 and a little NumPy; no exercise needs the CIFAR-10 images.
+#
+# Write your lines where it says `YOUR CODE HERE`, delete the `raise` below it, and leave the other cells as they are.
+# The cell below each answer checks it and says what is not right yet; run it as often as you like. When your work is
+# graded, that cell gives the points, with further tests that you do not see. To hand in, restart the kernel and run all
+# cells, save, and submit this notebook under the name that it has. An exercise that is not done costs its own points
+# only.
 
 # %% tags=["nbval-skip"]
 # Finds the course's helpers: installed, else in a folder around this one, else, as on Colab, from the course's release.
@@ -59,8 +62,13 @@ predicted["brighter"] = [15, 210, 4]
 predicted["divided"] = [0, 0, 1]
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "predicted-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "predicted-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_predicted(predicted)
+### BEGIN HIDDEN TESTS
+assert 138 <= float(predicted["megabytes"]) <= 139
+assert int(predicted["batches"]) - 1 == (45_000 - int(predicted["last batch"])) / 128
+assert list(map(int, predicted["brighter"])) == [15, 210, 4]
+### END HIDDEN TESTS
 
 # %% [markdown]
 # Now run them. If a prediction was wrong, put it right above, and say to yourself which of your ideas was at fault.
@@ -69,15 +77,6 @@ checks.check_predicted(predicted)
 print("brighter:", np.array([5, 200, 250], np.uint8) + np.uint8(10))
 print("divided: ", np.array([0, 128, 255], np.uint8) // 255)
 print("bytes of one image:", np.zeros((32, 32, 3), np.uint8).nbytes)
-
-# %% nbgrader={"grade": true, "grade_id": "predicted-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above.
-### BEGIN HIDDEN TESTS
-checks.check_predicted(predicted)
-assert 138 <= float(predicted["megabytes"]) <= 139
-assert int(predicted["batches"]) - 1 == (45_000 - int(predicted["last batch"])) / 128
-assert list(map(int, predicted["brighter"])) == [15, 210, 4]
-### END HIDDEN TESTS
 
 # %% [markdown]
 # ## Exercise 2: What happened to the pixels? (3 points)
@@ -115,13 +114,9 @@ ranges["E"] = "off by one"
 ranges["F"] = "scaled once"
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "ranges-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_ranges(ranges)
-
 # %% nbgrader={"grade": true, "grade_id": "ranges-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above.
-### BEGIN HIDDEN TESTS
 checks.check_ranges(ranges)
+### BEGIN HIDDEN TESTS
 assert [ranges[letter] for letter in "ACEF"] == ["scaled twice", "integer division", "off by one", "scaled once"]
 ### END HIDDEN TESTS
 
@@ -143,13 +138,9 @@ def standardised(train, validation):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "standardised-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_standardised(standardised)
-
 # %% nbgrader={"grade": true, "grade_id": "standardised-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above, and images of another number and brightness.
-### BEGIN HIDDEN TESTS
 checks.check_standardised(standardised)
+### BEGIN HIDDEN TESTS
 hidden_rng = np.random.default_rng(31)
 hidden_train = hidden_rng.integers((0, 60, 90), (50, 200, 256), (17, 32, 32, 3)).astype(np.uint8)
 hidden_validation = hidden_rng.integers(100, 256, (1, 32, 32, 3)).astype(np.uint8)
@@ -191,13 +182,9 @@ def pipeline(images, labels, batch_size):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "pipeline-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_pipeline(pipeline)
-
 # %% nbgrader={"grade": true, "grade_id": "pipeline-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above, and another number of images.
-### BEGIN HIDDEN TESTS
 checks.check_pipeline(pipeline)
+### BEGIN HIDDEN TESTS
 hidden_labels = np.arange(33) % 10
 hidden_images = np.tile(np.arange(33, dtype=np.uint8)[:, None, None, None], (1, 32, 32, 3))
 hidden_batches = [(np.asarray(pictures), np.asarray(answers)) for pictures, answers in
@@ -240,8 +227,16 @@ def choose_and_report(models, validation, test):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "choose_and_report-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "choose_and_report-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 checks.check_choose_and_report(choose_and_report)
+### BEGIN HIDDEN TESTS
+hidden_splits = [(np.full((10, 32, 32, 3), part, np.uint8), np.arange(10)) for part in range(2)]
+hidden_hits = {"one": (3, 9), "two": (7, 5), "three": (6, 8)}
+hidden_models = {name: lambda images, hits=hits: np.where(np.arange(10) < hits[images[0, 0, 0, 0]], np.arange(10), -1)
+                 for name, hits in hidden_hits.items()}
+hidden_name, hidden_accuracy = choose_and_report(hidden_models, *hidden_splits)
+assert (hidden_name, round(float(hidden_accuracy), 6)) == ("two", 0.5)
+### END HIDDEN TESTS
 
 # %% [markdown]
 # By how much does the faulty one flatter? Two hundred models that guess, as in the lesson, chosen among twenty times:
@@ -253,18 +248,6 @@ guessers = {f"guesser {number}": lambda images: rng.integers(0, 10, len(images))
 for function in (flattering, choose_and_report):
     reported = [function(guessers, *splits)[1] for _ in range(20)]
     print(f"{function.__name__:18} reports {np.mean(reported):.3f} on average")
-
-# %% nbgrader={"grade": true, "grade_id": "choose_and_report-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above, and other models.
-### BEGIN HIDDEN TESTS
-checks.check_choose_and_report(choose_and_report)
-hidden_splits = [(np.full((10, 32, 32, 3), part, np.uint8), np.arange(10)) for part in range(2)]
-hidden_hits = {"one": (3, 9), "two": (7, 5), "three": (6, 8)}
-hidden_models = {name: lambda images, hits=hits: np.where(np.arange(10) < hits[images[0, 0, 0, 0]], np.arange(10), -1)
-                 for name, hits in hidden_hits.items()}
-hidden_name, hidden_accuracy = choose_and_report(hidden_models, *hidden_splits)
-assert (hidden_name, round(float(hidden_accuracy), 6)) == ("two", 0.5)
-### END HIDDEN TESTS
 
 # %% [markdown]
 # ## Exercise 6: Does colour help? (3 points)
@@ -291,8 +274,13 @@ for seed in range(5):
         colour_plan.append({"features": features, "images": 600, "C": 1e-4, "seed": seed, "scored_on": "validation"})
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "colour_plan-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "colour_plan-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
 checks.check_colour_plan(colour_plan)
+### BEGIN HIDDEN TESTS
+assert sum(run["images"] for run in colour_plan) <= 6_000
+assert len({(run["features"], run["seed"]) for run in colour_plan}) == len(colour_plan) >= 6
+assert {run["scored_on"] for run in colour_plan} == {"validation"}
+### END HIDDEN TESTS
 
 # %% [markdown]
 # Carry it out on pictures of drawn shapes, which `standin.generate` makes in a second; every second row and column is
@@ -318,15 +306,6 @@ for run in colour_plan:
     accuracies[run["features"]].append(model.score(view(validation_images), validation_labels))
 for features, scores in accuracies.items():
     print(f"{features:7} mean {np.mean(scores):.3f}, from {min(scores):.3f} to {max(scores):.3f}")
-
-# %% nbgrader={"grade": true, "grade_id": "colour_plan-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above.
-### BEGIN HIDDEN TESTS
-checks.check_colour_plan(colour_plan)
-assert sum(run["images"] for run in colour_plan) <= 6_000
-assert len({(run["features"], run["seed"]) for run in colour_plan}) == len(colour_plan) >= 6
-assert {run["scored_on"] for run in colour_plan} == {"validation"}
-### END HIDDEN TESTS
 
 # %% [markdown]
 # ## To discuss

@@ -1,11 +1,14 @@
 # %% [markdown]
-# # Exercises 2 · A baseline that can be beaten
+# # Assignment 2 · A baseline that can be beaten
 #
 # Six exercises, 20 points, on lesson 2: the sizes of a network, its loss, its usual faults, one image, curves, and a
-# fair comparison. Know lessons 1 and 2; no exercise needs the CIFAR-10 images, and none trains for long. Put your own
-# lines where it says `YOUR CODE HERE`, and take out the `raise` below it. The cell that follows checks them and says
-# what is not right yet: it is not graded, and you may run it as often as you like. One answer is a text, which a person
-# reads. To hand in, restart the kernel, run all cells, save, and submit the notebook under the name that it has.
+# fair comparison. Know lessons 1 and 2; no exercise needs the CIFAR-10 images, and none trains for long.
+#
+# Write your lines where it says `YOUR CODE HERE`, delete the `raise` below it, and leave the other cells as they are.
+# The cell below each answer checks it and says what is not right yet; run it as often as you like. When your work is
+# graded, that cell gives the points, with further tests that you do not see. One answer is a text, which a person
+# reads: double-click where it says `YOUR ANSWER HERE`. To hand in, restart the kernel and run all cells, save, and
+# submit this notebook under the name that it has. An exercise that is not done costs its own points only.
 
 # %% tags=["nbval-skip"]
 # Finds the course's helpers: installed, else in a folder around this one, else, as on Colab, from the course's release.
@@ -75,8 +78,11 @@ sizes["last parameters"] = 7 * 7 * 24 * 10 + 10
 sizes["loss"] = np.log(10)
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "sizes-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "sizes-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_sizes(sizes)
+### BEGIN HIDDEN TESTS
+assert sum((int(sizes["first parameters"]), 3 * 3 * 16 * 24 + 24, int(sizes["last parameters"]))) == 16_466
+### END HIDDEN TESTS
 
 # %% [markdown]
 # Now build it and compare. Which layer holds most of the parameters, and does it surprise you?
@@ -93,13 +99,6 @@ net = keras.Sequential([
     layers.Dense(10, kernel_initializer="zeros"),
 ])
 net.summary(line_length=80)
-
-# %% nbgrader={"grade": true, "grade_id": "sizes-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above.
-### BEGIN HIDDEN TESTS
-checks.check_sizes(sizes)
-assert sum((int(sizes["first parameters"]), 3 * 3 * 16 * 24 + 24, int(sizes["last parameters"]))) == 16_466
-### END HIDDEN TESTS
 
 # %% [markdown]
 # ## Exercise 2: Cross-entropy by hand (4 points)
@@ -119,8 +118,13 @@ def cross_entropy(logits, labels):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "cross_entropy-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "cross_entropy-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
 checks.check_cross_entropy(cross_entropy)
+### BEGIN HIDDEN TESTS
+hidden_logits = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
+assert np.isclose(float(cross_entropy(hidden_logits, np.array([1, 0]))), np.log([4, 10]).mean(), atol=1e-5)
+assert np.isclose(float(cross_entropy(hidden_logits + 5_000, np.array([0, 2]))), np.log([2, 1.25]).mean(), atol=1e-3)
+### END HIDDEN TESTS
 
 # %% [markdown]
 # With it you can see what a softmax too many costs. **Predict first**: a net gives the right class a probability of 1.
@@ -130,15 +134,6 @@ checks.check_cross_entropy(cross_entropy)
 certain = np.eye(10)[:1]
 print(f"probabilities taken for logits: {float(cross_entropy(certain, np.array([0]))):.3f}; "
       f"without opinion: {np.log(10):.3f}")
-
-# %% nbgrader={"grade": true, "grade_id": "cross_entropy-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above, and other logits.
-### BEGIN HIDDEN TESTS
-checks.check_cross_entropy(cross_entropy)
-hidden_logits = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
-assert np.isclose(float(cross_entropy(hidden_logits, np.array([1, 0]))), np.log([4, 10]).mean(), atol=1e-5)
-assert np.isclose(float(cross_entropy(hidden_logits + 5_000, np.array([0, 2]))), np.log([2, 1.25]).mean(), atol=1e-3)
-### END HIDDEN TESTS
 
 # %% [markdown]
 # ## Exercise 3: A baseline with faults (4 points)
@@ -190,13 +185,9 @@ def build():
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "baseline-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_baseline(build)
-
 # %% nbgrader={"grade": true, "grade_id": "baseline-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above, and one training step.
-### BEGIN HIDDEN TESTS
 checks.check_baseline(build)
+### BEGIN HIDDEN TESTS
 hidden_model = build()
 hidden_images = np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3)).astype(np.uint8)
 hidden_loss = hidden_model.fit(hidden_images, np.arange(16) % 10, epochs=1, batch_size=16, verbose=0).history["loss"][0]
@@ -221,13 +212,9 @@ def one_image(model, image):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "one_image-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_one_image(one_image)
-
 # %% nbgrader={"grade": true, "grade_id": "one_image-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above, and another model.
-### BEGIN HIDDEN TESTS
 checks.check_one_image(one_image)
+### BEGIN HIDDEN TESTS
 hidden_model = keras.Sequential([keras.Input((32, 32, 3)), layers.Rescaling(1 / 255), layers.GlobalMaxPooling2D(),
                                  layers.Dense(10)])
 hidden_kernel = np.zeros((3, 10), np.float32)
@@ -273,13 +260,9 @@ curves["D"] = "stopped too early"
 curves["best epoch"] = 4
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "curves-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_curves(curves)
-
 # %% nbgrader={"grade": true, "grade_id": "curves-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above.
-### BEGIN HIDDEN TESTS
 checks.check_curves(curves)
+### BEGIN HIDDEN TESTS
 assert curves["best epoch"] == 1 + int(np.argmin([1.36, 1.14, 1.03, 0.98, 1.02, 1.13, 1.28, 1.47]))
 assert [curves[letter] for letter in "AD"] == ["labels of other images", "stopped too early"]
 ### END HIDDEN TESTS
@@ -329,25 +312,21 @@ def rate_plan(budget):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "rate_plan-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_rate_plan(rate_plan)
-
-# %%
-for budget in (90_000, 5_000_000):
-    plan = rate_plan(budget)
-    print(f"budget {budget:,}: {len(plan)} runs, {sum(run['images'] * run['epochs'] for run in plan):,} images; "
-          f"the first is {plan[0]}")
-
 # %% nbgrader={"grade": true, "grade_id": "rate_plan-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# Graded: the check above, and other budgets.
-### BEGIN HIDDEN TESTS
 checks.check_rate_plan(rate_plan)
+### BEGIN HIDDEN TESTS
 for hidden_budget in (100_003, 777_777, 1_900_000):
     hidden_plan = rate_plan(hidden_budget)
     assert hidden_budget / 2 < sum(run["images"] * run["epochs"] for run in hidden_plan) <= hidden_budget
     assert {run["judged_on"] for run in hidden_plan} == {"validation"}
     assert len({run["seed"] for run in hidden_plan}) >= 3 <= len({run["rate"] for run in hidden_plan})
 ### END HIDDEN TESTS
+
+# %%
+for budget in (90_000, 5_000_000):
+    plan = rate_plan(budget)
+    print(f"budget {budget:,}: {len(plan)} runs, {sum(run['images'] * run['epochs'] for run in plan):,} images; "
+          f"the first is {plan[0]}")
 
 # %% [markdown]
 # ## To discuss

@@ -1,11 +1,14 @@
 # %% [markdown]
 # # Exercises 3 · More pictures than you have
 #
-# You know lesson 3: augmentations, MixUp and CutMix, and which pictures they are for. Six exercises, 20 points. Write
-# where it says YOUR CODE HERE or YOUR ANSWER HERE, and leave all other cells as they are. The cell after each exercise
-# checks your solution as often as you like and gives no points; the points come from further tests when you hand in.
-# Before that, restart the kernel and run all cells; then submit this notebook as your instructor asks. Functions get
-# NumPy arrays and may return NumPy arrays or tensors. No exercise trains a net or needs CIFAR-10.
+# Six exercises, 20 points, on lesson 3: augmentations, MixUp and CutMix, and which pictures they are for. Functions get
+# NumPy arrays and may return NumPy arrays or tensors. No exercise trains a net or needs the CIFAR-10 images.
+#
+# Write your lines where it says `YOUR CODE HERE`, delete the `raise` below it, and leave the other cells as they are.
+# The cell below each answer checks it and says what is not right yet; run it as often as you like. When your work is
+# graded, that cell gives the points, with further tests that you do not see. One answer is a text, which a person
+# reads: double-click where it says `YOUR ANSWER HERE`. To hand in, restart the kernel and run all cells, save, and
+# submit this notebook under the name that it has. An exercise that is not done costs its own points only.
 
 # %% tags=["nbval-skip"]
 # Finds the course's helpers: installed, else in a folder around this one, else, as on Colab, from the course's release.
@@ -56,13 +59,9 @@ predicted["validation views"] = 1
 predicted["label"] = [0, 0, 0, 1 - 8 * 16 / 1024, 0, 8 * 16 / 1024, 0, 0, 0, 0]
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "views-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_views(predicted)
-
 # %% nbgrader={"grade": true, "grade_id": "views-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_views(predicted)
+### BEGIN HIDDEN TESTS
 assert predicted["views"] == 50 and predicted["validation views"] == 1
 assert np.allclose(predicted["label"], [0, 0, 0, 7 / 8, 0, 1 / 8, 0, 0, 0, 0])
 ### END HIDDEN TESTS
@@ -96,13 +95,9 @@ def shift(images):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "shift-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_shift(shift)
-
 # %% nbgrader={"grade": true, "grade_id": "shift-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_shift(shift)
+### BEGIN HIDDEN TESTS
 ramps = np.tile(np.arange(32, dtype=np.float32)[:, None, None] * 7, (5, 1, 32, 3))
 moved = np.asarray(shift(ramps.copy()))
 assert moved.shape == ramps.shape
@@ -133,13 +128,9 @@ def mixup(images, labels, alpha=0.4):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "mixup-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_mixup(mixup)
-
 # %% nbgrader={"grade": true, "grade_id": "mixup-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_mixup(mixup)
+### BEGIN HIDDEN TESTS
 classes = np.arange(40) % 4
 grey = np.tile((10.0 * classes).astype(np.float32)[:, None, None, None], (1, 8, 6, 3))
 blended, shares = map(np.asarray, mixup(grey.copy(), np.eye(4, dtype=np.float32)[classes], 0.8))
@@ -181,13 +172,9 @@ def cutmix(images, labels, boxes, partners):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "cutmix-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_cutmix(cutmix)
-
 # %% nbgrader={"grade": true, "grade_id": "cutmix-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_cutmix(cutmix)
+### BEGIN HIDDEN TESTS
 generator = np.random.default_rng(31)
 for _ in range(5):
     corners = generator.integers(-10, 36, (9, 2))
@@ -228,13 +215,9 @@ def pipelines(train, validation, augment, batch_size):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "augmented_batches-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_augmented_batches(pipelines)
-
 # %% nbgrader={"grade": true, "grade_id": "augmented_batches-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_augmented_batches(pipelines)
+### BEGIN HIDDEN TESTS
 numbered = np.tile(np.arange(30, dtype=np.uint8)[:, None, None, None], (1, 32, 32, 3))
 found = pipelines((numbered, np.arange(30)), (numbered[:7], np.arange(7)),
                   lambda images: tf.cast(images, tf.float32) + 0.25, 8)
@@ -282,13 +265,9 @@ for key, net in (("gap without", plain), ("gap with", augmented)):
     reading[key] = (net["accuracy"] - net["val_accuracy"])[:, -1].mean()
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "two_curves-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_two_curves(reading)
-
 # %% nbgrader={"grade": true, "grade_id": "two_curves-points", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_two_curves(reading)
+### BEGIN HIDDEN TESTS
 assert reading["ahead from epoch"] == 6 and reading["clear from epoch"] == 7
 assert abs(reading["gap without"] - 0.197) < 0.016 and abs(reading["gap with"] - 0.032) < 0.016
 ### END HIDDEN TESTS

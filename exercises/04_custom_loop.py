@@ -1,11 +1,15 @@
 # %% [markdown]
 # # Exercises 4 · Take the loop apart
 #
-# You know lesson 4: the training step with `tf.GradientTape`, `tf.function`, schedules, the fast net and its ablation.
-# Six exercises, 20 points. Write where it says YOUR CODE HERE or YOUR ANSWER HERE, and leave all other cells as they
-# are. The cell after each exercise checks your solution as often as you like and gives no points; the points come from
-# further tests when you hand in. Before that, restart the kernel and run all cells; then submit this notebook as your
-# instructor asks. The checks work with tiny nets and made-up arrays: no exercise trains for long or needs CIFAR-10.
+# Six exercises, 20 points, on lesson 4: the training step with `tf.GradientTape`, `tf.function`, schedules, the fast
+# net and its ablation. The checks work with tiny nets and made-up arrays: no exercise trains for long or needs the
+# CIFAR-10 images.
+#
+# Write your lines where it says `YOUR CODE HERE`, delete the `raise` below it, and leave the other cells as they are.
+# The cell below each answer checks it and says what is not right yet; run it as often as you like. When your work is
+# graded, that cell gives the points, with further tests that you do not see. One answer is a text, which a person
+# reads: double-click where it says `YOUR ANSWER HERE`. To hand in, restart the kernel and run all cells, save, and
+# submit this notebook under the name that it has. An exercise that is not done costs its own points only.
 
 # %% tags=["nbval-skip"]
 # Finds the course's helpers: installed, else in a folder around this one, else, as on Colab, from the course's release.
@@ -60,13 +64,9 @@ predicted["arithmetic"] = (24 / 32) ** 2
 predicted["lowest loss"] = -(0.91 * np.log(0.91) + 9 * 0.01 * np.log(0.01))
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "costs-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_costs(predicted)
-
 # %% nbgrader={"grade": true, "grade_id": "costs-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_costs(predicted)
+### BEGIN HIDDEN TESTS
 assert predicted["steps"] == 3 * -(-400 // 128) and predicted["traces"] == 2
 assert abs(predicted["arithmetic"] - 0.5625) < 0.006 and abs(predicted["lowest loss"] - 0.5003) < 0.007
 ### END HIDDEN TESTS
@@ -148,13 +148,9 @@ def one_epoch(model, optimizer, loss_function, metrics, train_batches, validatio
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "epoch-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_epoch(one_epoch)
-
 # %% nbgrader={"grade": true, "grade_id": "epoch-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_epoch(one_epoch)
+### BEGIN HIDDEN TESTS
 keras.utils.set_random_seed(1)
 net = keras.Sequential([keras.Input((6,)), keras.layers.Dropout(0.9), keras.layers.Dense(3)])
 sgd, loss_of = keras.optimizers.SGD(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -197,13 +193,9 @@ def accumulated_step(model, optimizer, loss_function, batches):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "accumulate-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_accumulate(accumulated_step)
-
 # %% nbgrader={"grade": true, "grade_id": "accumulate-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_accumulate(accumulated_step)
+### BEGIN HIDDEN TESTS
 generator = np.random.default_rng(42)
 pieces = [(generator.normal(size=(size, 5)).astype(np.float32), generator.integers(0, 4, size)) for size in (6, 1, 3)]
 whole = [tuple(np.concatenate(part) for part in zip(*pieces, strict=True))]
@@ -244,13 +236,9 @@ def schedule(steps, peak):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "rates-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_rates(schedule)
-
 # %% nbgrader={"grade": true, "grade_id": "rates-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_rates(schedule)
+### BEGIN HIDDEN TESTS
 rate_at = schedule(1_000, 3.0)
 found = [float(rate_at(step)) for step in (0, 100, 200, 600, 900, 1_000)]
 assert found[0] <= 0.31 and 1.3 < found[1] < 1.8 and abs(found[2] - 3) < 0.02 and abs(found[3] - 1.5) < 0.1
@@ -275,13 +263,9 @@ def report(predict, images, labels):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "two_looks-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_two_looks(report)
-
 # %% nbgrader={"grade": true, "grade_id": "two_looks-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_two_looks(report)
+### BEGIN HIDDEN TESTS
 left_bright = np.zeros((4, 32, 32, 3), np.uint8)
 left_bright[:, :, :16] = 200
 
@@ -316,13 +300,9 @@ for taken_away in ({}, {"whitening": False}, {"identity start": False}):
         plan.append(IDEAS | taken_away | {"seed": seed, "epochs": 5, "measured on": "validation"})
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "ablation-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_ablation(plan)
-
 # %% nbgrader={"grade": true, "grade_id": "ablation-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-# Hidden tests run here.
-### BEGIN HIDDEN TESTS
 checks.check_ablation(plan)
+### BEGIN HIDDEN TESTS
 runs = list(plan() if callable(plan) else plan)
 assert all(run["measured on"] == "validation" and run["epochs"] == runs[0]["epochs"] for run in runs)
 assert sum(run["epochs"] for run in runs) <= 60

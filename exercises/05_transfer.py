@@ -1,11 +1,14 @@
 # %% [markdown]
-# # Exercises 5 · Start from a pretrained net
+# # Assignment 5 · Start from a pretrained net
 #
-# You need lesson 5: preprocessing, frozen layers, cached features, fine-tuning. Six exercises, 20 points. Put your
-# own lines where it says `YOUR CODE HERE`, and take out the `raise` below it. The cell that follows says what is not
-# right yet, costs no points, and may be run as often as you like. The nets are tiny and the images generated, so no
-# cell takes longer than seconds. Before you hand in, restart the kernel, run all cells, save, and submit the notebook
-# under its own name, as your instructor told you.
+# Six exercises, 20 points, on lesson 5: preprocessing, frozen layers, cached features, fine-tuning. The nets are tiny
+# and the images generated, so no cell takes longer than seconds.
+#
+# Write your lines where it says `YOUR CODE HERE`, delete the `raise` below it, and leave the other cells as they are.
+# The cell below each answer checks it and says what is not right yet; run it as often as you like. When your work is
+# graded, that cell gives the points, with further tests that you do not see. One answer is a text, which a person
+# reads: double-click where it says `YOUR ANSWER HERE`. To hand in, restart the kernel and run all cells, save, and
+# submit this notebook under the name that it has. An exercise that is not done costs its own points only.
 
 # %% tags=["nbval-skip"]
 # Finds the course's helpers: installed, else in a folder around this one, else, as on Colab, from the course's release.
@@ -68,8 +71,18 @@ counts["convolutions unfrozen"] = 1 + 2 + 2
 counts["a copy unfrozen"] = 2
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "trainable-counts-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "trainable-counts-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_trainable_counts(counts)
+### BEGIN HIDDEN TESTS
+net = small_net()
+assert counts["nothing frozen"] == len(net.trainable_weights)
+net.layers[0].trainable = False
+assert counts["backbone frozen"] == counts["a copy unfrozen"] == len(net.trainable_weights)
+net.layers[0].trainable = True
+for layer in net.layers[0].layers:
+    layer.trainable = isinstance(layer, layers.Conv2D)
+assert counts["convolutions unfrozen"] == len(net.trainable_weights)
+### END HIDDEN TESTS
 
 # %% [markdown]
 # Now run it, and compare.
@@ -85,20 +98,6 @@ net.layers[0].trainable = True
 for layer in net.layers[0].layers:
     layer.trainable = isinstance(layer, layers.Conv2D)
 print("convolutions unfrozen:", len(net.trainable_weights))
-
-# %% nbgrader={"grade": true, "grade_id": "trainable-counts-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
-checks.check_trainable_counts(counts)
-net = small_net()
-assert counts["nothing frozen"] == len(net.trainable_weights)
-net.layers[0].trainable = False
-assert counts["backbone frozen"] == counts["a copy unfrozen"] == len(net.trainable_weights)
-net.layers[0].trainable = True
-for layer in net.layers[0].layers:
-    layer.trainable = isinstance(layer, layers.Conv2D)
-assert counts["convolutions unfrozen"] == len(net.trainable_weights)
-### END HIDDEN TESTS
 
 # %% [markdown]
 # ## Exercise 2: Feed the backbone what it was fed (4 points)
@@ -117,13 +116,9 @@ def backbone_input(images, size):
     return keras.applications.resnet50.preprocess_input(larger)
     ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "backbone-input-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_backbone_input(backbone_input)
-
 # %% nbgrader={"grade": true, "grade_id": "backbone-input-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_backbone_input(backbone_input)
+### BEGIN HIDDEN TESTS
 rng = np.random.default_rng(52)
 smooth = np.repeat(np.repeat(rng.integers(0, 256, (3, 2, 2, 3)), 16, axis=1), 16, axis=2).astype(np.uint8)
 found = np.asarray(backbone_input(smooth, 64), float)
@@ -164,13 +159,9 @@ def cached_features(extract, name, images, cache):
     return cache[key]
     ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "cached-features-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_cached_features(cached_features)
-
 # %% nbgrader={"grade": true, "grade_id": "cached-features-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_cached_features(cached_features)
+### BEGIN HIDDEN TESTS
 rng = np.random.default_rng(53)
 calls, kept = [], {}
 some_images = rng.integers(0, 256, (30, 6, 6, 3)).astype(np.uint8)
@@ -228,13 +219,9 @@ def unfreeze_later(model, backbone, rate):
     return model
     ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "unfreeze-later-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_unfreeze_later(unfreeze_later)
-
 # %% nbgrader={"grade": true, "grade_id": "unfreeze-later-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_unfreeze_later(unfreeze_later)
+### BEGIN HIDDEN TESTS
 checks.check_unfreeze_later(unfreeze_later, convolutions=5)
 net = small_net()
 net.layers[0].trainable = False
@@ -285,13 +272,9 @@ diagnosis["nothing unfrozen"] = "A"
 diagnosis["fine-tuned with care"] = "C"
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "diagnosis-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_diagnosis(diagnosis)
-
 # %% nbgrader={"grade": true, "grade_id": "diagnosis-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_diagnosis(diagnosis)
+### BEGIN HIDDEN TESTS
 letters = {cause: str(letter).strip().upper() for cause, letter in diagnosis.items()}
 first_losses = {name: history["loss"][0] for name, history in histories.items()}
 assert letters["missing preprocessing"] == max(first_losses, key=first_losses.get)
@@ -336,13 +319,9 @@ for size in (32, 64, 96):
                      "judged on": "validation"})
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "resolution-plan-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_resolution_plan(plan)
-
 # %% nbgrader={"grade": true, "grade_id": "resolution-plan-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_resolution_plan(plan)
+### BEGIN HIDDEN TESTS
 plan = plan.to_dict("records") if hasattr(plan, "to_dict") else list(plan)
 sizes = {row["size"] for row in plan}
 features = sum(images * (size / 128) ** 2 / 80 for size, images in {(row["size"], row["images"]) for row in plan})

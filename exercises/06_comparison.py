@@ -1,11 +1,14 @@
 # %% [markdown]
-# # Exercises 6 · Compare models fairly
+# # Assignment 6 · Compare models fairly
 #
-# You need lesson 6: confusion matrix, precision and recall, McNemar's test, calibration, and what the test set is for.
-# Six exercises, 20 points. Put your own lines where it says `YOUR CODE HERE`, and take out the `raise` below it. The
-# cell that follows says what is not right yet, costs no points, and may be run as often as you like. Nothing here is
-# trained, and all numbers are made up for the exercise. Before you hand in, restart the kernel, run all cells, save,
-# and submit the notebook under its own name, as your instructor told you.
+# Six exercises, 20 points, on lesson 6: confusion matrix, precision and recall, McNemar's test, calibration, and what
+# the test set is for. Nothing here is trained, and all numbers are made up for the exercise.
+#
+# Write your lines where it says `YOUR CODE HERE`, delete the `raise` below it, and leave the other cells as they are.
+# The cell below each answer checks it and says what is not right yet; run it as often as you like. When your work is
+# graded, that cell gives the points, with further tests that you do not see. One answer is a text, which a person
+# reads: double-click where it says `YOUR ANSWER HERE`. To hand in, restart the kernel and run all cells, save, and
+# submit this notebook under the name that it has. An exercise that is not done costs its own points only.
 
 # %% tags=["nbval-skip"]
 # Finds the course's helpers: installed, else in a folder around this one, else, as on Colab, from the course's release.
@@ -65,13 +68,9 @@ reading["precision of cat"] = 30 / (30 + 18 + 12)
 reading["dogs taken for cats"] = 18
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "confusion-reading-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_confusion_reading(reading)
-
 # %% nbgrader={"grade": true, "grade_id": "confusion-reading-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_confusion_reading(reading)
+### BEGIN HIDDEN TESTS
 assert abs(float(reading["accuracy"]) - np.trace(matrix) / matrix.sum()) < 0.0051
 assert abs(float(reading["recall of cat"]) - matrix[0, 0] / matrix[0].sum()) < 0.0051
 assert abs(float(reading["precision of cat"]) - matrix[0, 0] / matrix[:, 0].sum()) < 0.0051
@@ -95,13 +94,9 @@ def confusion_shares(labels, predicted, classes):
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "confusion-shares-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_confusion_shares(confusion_shares)
-
 # %% nbgrader={"grade": true, "grade_id": "confusion-shares-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_confusion_shares(confusion_shares)
+### BEGIN HIDDEN TESTS
 rng = np.random.default_rng(62)
 some_labels, some_predicted = rng.integers(0, 4, 200), rng.integers(0, 6, 200)
 found = np.asarray(confusion_shares(some_labels, some_predicted, 6), float)
@@ -154,13 +149,9 @@ def paired_test(first, second):
     return {"images": len(shared), "only first right": only_first, "only second right": only_second, "p": p}
     ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "paired-test-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_paired_test(paired_test)
-
 # %% nbgrader={"grade": true, "grade_id": "paired-test-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_paired_test(paired_test)
+### BEGIN HIDDEN TESTS
 rng = np.random.default_rng(63)
 true_labels = rng.integers(0, 10, 500)
 runs = []
@@ -222,13 +213,9 @@ def calibration_error(probabilities, labels, bins):
     return error
     ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "calibration-error-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_calibration_error(calibration_error)
-
 # %% nbgrader={"grade": true, "grade_id": "calibration-error-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_calibration_error(calibration_error)
+### BEGIN HIDDEN TESTS
 rng = np.random.default_rng(64)
 some_probabilities = rng.dirichlet([0.3] * 5, 300)
 some_labels = rng.integers(0, 5, 300)
@@ -255,13 +242,9 @@ def report_over_seeds(validation, test):
     return name, np.mean(test[name]), np.std(test[name], ddof=1)
     ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "report-over-seeds-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_report_over_seeds(report_over_seeds)
-
 # %% nbgrader={"grade": true, "grade_id": "report-over-seeds-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_report_over_seeds(report_over_seeds)
+### BEGIN HIDDEN TESTS
 on_validation = {"p": np.array([0.80, 0.90, 0.70, 0.80]), "q": np.array([0.82, 0.83, 0.81, 0.82])}
 on_test = {"q": np.array([0.78, 0.80, 0.79, 0.81]), "p": np.array([0.85, 0.86, 0.84, 0.85])}
 chosen, mean, deviation = report_over_seeds(on_validation, on_test)
@@ -312,13 +295,9 @@ plan["chosen on"], plan["reported on"] = "validation", "test"
 plan["test"], plan["correction"] = "McNemar", "Holm"
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "comparison-plan-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_comparison_plan(plan)
-
 # %% nbgrader={"grade": true, "grade_id": "comparison-plan-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_comparison_plan(plan)
+### BEGIN HIDDEN TESTS
 assert len(set(plan["seeds"])) >= 3
 assert "baseline" in plan["arms"]
 cost = [arm["epochs"] * arm["width"] * (1.2 if arm["augmentation"] else 1) for arm in plan["arms"].values()]

@@ -1,12 +1,15 @@
 # %% [markdown]
 # # Exercises 7 · When one machine is not enough
 #
-# You need lesson 7: replicas, the global batch, the all-reduce, and what a checkpoint must hold. There are 20 points in
-# six exercises, of which two points are for a text that a person reads. Nothing here starts a second process: the
-# workers of a job are calls of the same function, one after the other, on arrays that are small enough to look at.
-# Write your solutions where `YOUR CODE HERE` or `YOUR ANSWER HERE` stands, and leave the other cells as they are. The
-# cell below each solution checks it and says where to look. It can be run as often as you like and costs nothing. NumPy
-# and TensorFlow are both fine. To hand in, run all cells from the top in a fresh kernel, save, and submit the notebook.
+# Six exercises, 20 points, on lesson 7: replicas, the global batch, the all-reduce, and what a checkpoint must hold.
+# Nothing here starts a second process: the workers of a job are calls of the same function, one after the other, on
+# arrays that are small enough to look at. NumPy and TensorFlow are both fine.
+#
+# Write your lines where it says `YOUR CODE HERE`, delete the `raise` below it, and leave the other cells as they are.
+# The cell below each answer checks it and says what is not right yet; run it as often as you like. When your work is
+# graded, that cell gives the points, with further tests that you do not see. One answer is a text, which a person
+# reads: double-click where it says `YOUR ANSWER HERE`. To hand in, restart the kernel and run all cells, save, and
+# submit this notebook under the name that it has. An exercise that is not done costs its own points only.
 
 # %% tags=["nbval-skip"]
 # Finds the course's helpers: installed, else in a folder around this one, else, as on Colab, from the course's release.
@@ -58,8 +61,16 @@ import numpy as np
 predictions = {"global_batch": 4 * 64, "steps_per_epoch": 10_000 // 256, "rate": 0.02 * 256 / 128, "loss_factor": 4}
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "predictions-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "predictions-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
 checks.check_predictions(predictions)
+### BEGIN HIDDEN TESTS
+expected_batches = np.arange(10_000 // (4 * 64) * 4 * 64).reshape(-1, 4, 64)
+losses_of_step = np.ones((4, 64))
+assert float(predictions["global_batch"]) == expected_batches[0].size
+assert float(predictions["steps_per_epoch"]) == len(expected_batches)
+assert abs(float(predictions["rate"]) - 0.02 * expected_batches[0].size / 128) < 1e-6
+assert abs(float(predictions["loss_factor"]) - losses_of_step.mean(axis=1).sum() / losses_of_step.mean()) < 1e-6
+### END HIDDEN TESTS
 
 # %% [markdown]
 # Now run it. Four workers fit the slope of a line with one weight, so that the gradient is a single number.
@@ -80,18 +91,6 @@ local_means = sum(slope_gradient(0.0, images) for images in batches[0])
 print(f"{batches[0].size} images a step, {len(batches)} steps, "
       f"a gradient {local_means / slope_gradient(0.0, batches[0]):.2f} times too large")
 
-# %% nbgrader={"grade": true, "grade_id": "predictions-points", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
-checks.check_predictions(predictions)
-expected_batches = np.arange(10_000 // (4 * 64) * 4 * 64).reshape(-1, 4, 64)
-losses_of_step = np.ones((4, 64))
-assert float(predictions["global_batch"]) == expected_batches[0].size
-assert float(predictions["steps_per_epoch"]) == len(expected_batches)
-assert abs(float(predictions["rate"]) - 0.02 * expected_batches[0].size / 128) < 1e-6
-assert abs(float(predictions["loss_factor"]) - losses_of_step.mean(axis=1).sum() / losses_of_step.mean()) < 1e-6
-### END HIDDEN TESTS
-
 # %% [markdown]
 # ## Exercise 2: One replica's part of the loss (3 points)
 #
@@ -110,13 +109,9 @@ def replica_loss(logits, labels, global_batch):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "replica-loss-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_replica_loss(replica_loss)
-
 # %% nbgrader={"grade": true, "grade_id": "replica-loss-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_replica_loss(replica_loss)
+### BEGIN HIDDEN TESTS
 # Ten equal logits: each image has the loss log 10, wherever it is.
 level = [float(replica_loss(np.zeros((n, 10), "float32"), np.arange(n) % 10, 20)) for n in (3, 7, 10)]
 assert np.isclose(sum(level), np.log(10), rtol=1e-5)
@@ -146,13 +141,9 @@ def worker_order(order, rank, workers, global_batch):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "worker-order-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_worker_order(worker_order)
-
 # %% nbgrader={"grade": true, "grade_id": "worker-order-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_worker_order(worker_order)
+### BEGIN HIDDEN TESTS
 for n, size, count in ((37, 6, 2), (64, 16, 8), (30, 30, 5)):
     drawn = np.random.default_rng(n).permutation(np.arange(1_000, 1_000 + n))
     rows = np.concatenate([np.asarray(worker_order(drawn.copy(), worker, count, size)) for worker in range(count)],
@@ -200,13 +191,9 @@ def job_metrics(reports):
     ### END SOLUTION
 
 
-# %% nbgrader={"grade": false, "grade_id": "job-metrics-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_job_metrics(job_metrics)
-
 # %% nbgrader={"grade": true, "grade_id": "job-metrics-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_job_metrics(job_metrics)
+### BEGIN HIDDEN TESTS
 hidden = [{"examples": 10, "correct": 1, "loss_sum": 30.0, "seconds": 8.0},
           {"examples": 90, "correct": 81, "loss_sum": 45.0, "seconds": 6.0},
           {"examples": 0, "correct": 0, "loss_sum": 0.0, "seconds": 0.5}]
@@ -262,13 +249,9 @@ def train_or_resume(step, state, batches, folder, rank, every):
     return state
 
 
-# %% nbgrader={"grade": false, "grade_id": "train-or-resume-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_train_or_resume(train_or_resume)
-
 # %% nbgrader={"grade": true, "grade_id": "train-or-resume-points", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_train_or_resume(train_or_resume)
+### BEGIN HIDDEN TESTS
 
 
 class PowerCut(BaseException):
@@ -334,13 +317,9 @@ design = [{"workers": workers, "per_replica_batch": 128, "rate": 0.02 * workers,
            "measured_on": "validation"} for workers in (1, 4) for seed in (1, 2, 3)]
 ### END SOLUTION
 
-# %% nbgrader={"grade": false, "grade_id": "scaling-design-check", "locked": true, "schema_version": 3, "solution": false, "task": false}
-checks.check_design(design)
-
 # %% nbgrader={"grade": true, "grade_id": "scaling-design-points", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-# This cell is graded; it holds further tests when your work is marked.
-### BEGIN HIDDEN TESTS
 checks.check_design(design)
+### BEGIN HIDDEN TESTS
 assert sum(run["epochs"] for run in design) <= 36
 assert {run["measured_on"] for run in design} == {"validation"}
 assert all(abs(run["rate"] - 0.02 * run["workers"] * run["per_replica_batch"] / 128) < 1e-6 for run in design)

@@ -80,6 +80,9 @@ def test_release_has_neither_solutions_nor_hidden_tests(derived):
     assert "YOUR ANSWER HERE" in text and "raise NotImplementedError" in text
     assert [cell.id for cell in release.cells] == [cell.id for cell in right.cells]
     assert all(cell.metadata.deletable is False for cell in release.cells if is_solution(cell) or is_grade(cell))
+    # "Run all" would stop at the first answer that is not there, without a word.
+    first, *others = [cell for cell in release.cells if cell.cell_type == "code"]
+    assert "tags" not in first.metadata and all(cell.metadata.tags == ["raises-exception"] for cell in others)
     with zipfile.ZipFile(derived / "zip" / f"{NAME}.zip") as archive:
         assert archive.read(f"{NAME}/{NAME}.ipynb").decode() == text
 
@@ -151,6 +154,24 @@ def test_a_stub_that_is_not_in_the_solution_is_found(course):
 
 def test_the_exercises_of_the_course_have_no_faults():
     assert assignments.faults(assignments.exercise_scripts(assignments.EXERCISES)) == []
+
+
+def test_students_can_run_a_check_in_every_graded_cell():
+    # nbgrader's button "Validate" looks at those only: without a visible test it would call an empty notebook right.
+    for script in assignments.exercise_scripts(assignments.EXERCISES):
+        for cell, (number, *_) in assignments.located(script):
+            if is_grade(cell) and cell.cell_type == "code":
+                assert cell.source.startswith("checks.check_"), f"{script.name}:{number}"
+
+
+def test_every_assignment_says_in_the_same_words_how_to_answer_and_to_hand_in():
+    said = {}
+    for script in assignments.exercise_scripts(assignments.EXERCISES):
+        (opening, _), *cells = assignments.located(script)
+        text = any(is_grade(cell) and cell.cell_type == "markdown" for cell, _ in cells)
+        said.setdefault(text, set()).add(" ".join(opening.source.split("\n\n")[2].split()))
+    assert {text: len(words) for text, words in said.items()} == {True: 1, False: 1}
+    assert all(("YOUR ANSWER HERE" in words) == text for text in said for words in said[text])
 
 
 # --- collect ---

@@ -220,11 +220,10 @@ def derive(scripts: list[Path], config: Config) -> list[str]:
 def source_text(script: Path) -> str:
     """The notebook of a script, in which an exercise that is not done does not stop "run all" before the others."""
     notebook = nbformat.reads(notebook_text(script), as_version=4)
-    opened = False
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and opened:
-            cell.metadata.tags = [*cell.metadata.get("tags", []), "raises-exception"]
-        opened = opened or "start_exercises()" in cell.source  # what comes before it, nothing can do without
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    start = next((place for place, cell in enumerate(code) if "start_exercises()" in cell.source), 0)
+    for cell in code[start + 1:]:  # without what opens the notebook nothing runs
+        cell.metadata.tags = [*cell.metadata.get("tags", []), "raises-exception"]
     return nbformat.writes(notebook, version=nbformat.NO_CONVERT).rstrip("\n") + "\n"
 
 
