@@ -302,14 +302,21 @@ def test_late_and_manual_marks_are_nbgraders(course, tmp_path, monkeypatch):
     rows = by_student(grade.grade(folder, course, "none"))
     assert {student: row["score"] for student, row in rows.items()} == {"early": "12", "late": "0", "none": "12"}
     assert {row["to_grade_by_hand"] for row in rows.values()} == {"2"}
+    page = root / "feedback" / "early" / NAME / f"{NAME}.html"
+    assert "12 of 14 points" in page.read_text(encoding="utf-8")
+    assert "not read yet, 2 points" in page.read_text(encoding="utf-8")
 
     with Gradebook(db, "cifar10") as gradebook:
         found = gradebook.find_grade("why", NAME, NAME, "early")
         found.manual_score, found.needs_manual_grade = 1.5, False
+        gradebook.find_comment("why", NAME, NAME, "early").manual_comment = "Which rates?"
         gradebook.db.commit()
     rows = by_student(grade.grade(None, course, "none"))
     assert rows["early"]["score"] == "13.5" and rows["early"]["to_grade_by_hand"] == "0"
-    assert "Score: 13.5 / 14.0" in (root / "feedback" / "early" / NAME / f"{NAME}.html").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "13.5 of 14 points" in text and "Which rates?" in text and "not read yet" not in text
+    assert re.search(r"1.5 of 2</span><a [^>]*>Exercise 3: .*, the text</a>", text) and 'name="viewport"' in text
+    assert "-12</span>Handed in late" in (root / "feedback" / "late" / NAME / page.name).read_text(encoding="utf-8")
 
 
 def test_what_went_wrong_is_a_remark_and_costs_marks(course, tmp_path, monkeypatch):
@@ -323,8 +330,8 @@ def test_what_went_wrong_is_a_remark_and_costs_marks(course, tmp_path, monkeypat
     hand_in(tmp_path / "in", "ann", right)
     row = by_student(grade.grade(tmp_path / "in", course, "none"))["ann"]
     assert row["score"] == "0"
-    assert row["remark"] == ("scaled-points passes without any answer: something in this notebook has changed the "
-                             "checks; numbers-points took more than 1024 MB of memory")
+    assert row["remark"] == ("scaled-points: passes without any answer, as something in this notebook has changed the "
+                             "checks; numbers-points: took more than 1024 MB of memory")
 
 
 def test_a_warning_or_a_shown_value_is_no_mark():

@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import nbformat
+import nbgrader
 import sandbox
 from assignments import CONFIG, EXERCISES, defined_names, load_config
 from nbconvert.preprocessors.sanitize import SanitizeHTML
 from nbgrader.api import Gradebook
 from nbgrader.converters import Autograde, GenerateFeedback
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.preprocessors import Execute, NbGraderPreprocessor
+from nbgrader.preprocessors import Execute, GetGrades, NbGraderPreprocessor
 from nbgrader.utils import capture_log, is_grade, is_locked, is_solution
 from sqlalchemy.exc import SAWarning
 from traitlets import Float, Integer, List, Unicode
@@ -42,6 +43,8 @@ from traitlets.config import Config
 
 LARGEST = 32 << 20  # bytes of a notebook
 MOST_CELLS = 1000
+TEMPLATES = [str(Path(__file__).resolve().parent / "templates"),
+             str(Path(nbgrader.__file__).parent / "server_extensions" / "formgrader" / "templates")]
 STUDENT = re.compile(r"\w[\w.@ -]*")
 SHOWN = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png", "image/jpeg")
 COLUMNS = ["assignment", "student_id", "timestamp", "raw_score", "late_submission_penalty", "score", "max_score",
@@ -382,13 +385,13 @@ def write_outputs(cells: list, said: list[dict], ended: str, limits: sandbox.Lim
     reasons = {"timeout": f"took longer than {limits.cell_seconds:g} seconds, and was stopped",
                "flood": f"printed more than {limits.output_kb} kB, and was stopped",
                "dead": "ended the kernel",
-               "changed": "passes without any answer: something in this notebook has changed the checks"}
+               "changed": "passes without any answer, as something in this notebook has changed the checks"}
     endings = {sandbox.TIMEOUT: f"was running when the notebook had taken {limits.notebook_seconds:g} seconds",
                sandbox.MEMORY: f"took more than {limits.memory_mb} MB of memory",
                sandbox.FLOOD: "printed more than a notebook may",
                sandbox.PROCESSES: f"started more than {limits.processes} processes",
                sandbox.DEAD: "ended the kernel", sandbox.DONE: "did not run: the kernel had ended"}
-    remarks = []
+    remarks: dict[str, list[str]] = {}
     for number, cell in enumerate(cells):
         cell.outputs, cell.execution_count = [], number + 1
         if number < len(said):
@@ -408,8 +411,8 @@ def write_outputs(cells: list, said: list[dict], ended: str, limits: sandbox.Lim
                                                        traceback=[f"This cell {why}."]))
             if why != endings[sandbox.DONE]:
                 label = cell.metadata.get("nbgrader", {}).get("grade_id") or f"code cell {number + 1}"
-                remarks.append(f"{label} {why}")
-    return remarks
+                remarks.setdefault(why, []).append(label)
+    return [f"{', '.join(labels)}: {why}" for why, labels in remarks.items()]
 
 
 def _output(told: dict):
@@ -443,11 +446,24 @@ def autograde(submission: Submission, config: Config) -> list[str]:
     return Execution.remarks
 
 
+class Grades(GetGrades):
+    """nbgrader's GetGrades, which also tells the page what nobody has read yet."""
+
+    def _get_score(self, cell, resources):
+        super()._get_score(cell, resources)
+        found = self.gradebook.find_grade(cell.metadata.nbgrader.grade_id, self.notebook_id, self.assignment_id,
+                                          self.student_id)
+        cell.metadata.nbgrader["unread"] = bool(found.needs_manual_grade)
+
+
 def feedback(submission: Submission, config: Config) -> None:
-    """Write nbgrader's page of feedback. Raises SubmissionError where it did not go."""
+    """Write nbgrader's page of feedback, in our template. Raises SubmissionError where it did not go."""
     settings = _settings(config, submission)
+    settings.HTMLExporter.update(template_name="feedback", template_file="course.html.j2",
+                                 extra_template_basedirs=TEMPLATES)
     app = GenerateFeedback(coursedir=CourseDirectory(config=settings), config=settings)
     app.force = True
+    app.preprocessors = [Grades if kind is GetGrades else kind for kind in app.preprocessors]
     result = capture_log(app)
     if not result["success"]:
         raise SubmissionError(f"nbgrader wrote no feedback: {_reason(result)}")
