@@ -245,10 +245,36 @@ def test_container_has_no_network_and_writes_to_scratch_only(monkeypatch, tmp_pa
     for name in ("BACKBONE_PATH", "COURSE_CACHE", "COURSE_RUNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CIFAR10_PATH", str(tmp_path))
-    command = sandbox._container("docker", sandbox.Limits(memory_mb=100))
+    command = sandbox._container("docker", sandbox.Limits(memory_mb=100), "one")
     assert command[command.index("--network"):][:2] == ["--network", "none"] and "--read-only" in command
     assert "100m" in command and f"{tmp_path}:/data/{tmp_path.name}:ro" in command
     assert sum(part == "--volume" for part in command) == 2
+
+
+@pytest.fixture
+def engine(monkeypatch, tmp_path):
+    """A stand-in for docker, which runs the program of a container without one, and notes how it was called."""
+    calls, program = tmp_path / "calls", tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(f"""#!/bin/sh
+echo "$*" >> {calls}
+if [ "$1" = run ]; then exec {sys.executable} {sandbox.INSIDE}; fi
+""", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    return lambda: [line.split() for line in calls.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+@pytest.mark.parametrize(("code", "seconds", "ending"), [("print(42)", 60, "done"), ("while True: pass", 2, "timeout")])
+def test_a_container_is_removed_however_it_ended(engine, code, seconds, ending):
+    assert "docker" in sandbox.kinds()
+    said, ended = sandbox.run([{"code": code}], "docker", sandbox.Limits(notebook_seconds=seconds))
+    assert ended == ending and [word["outputs"][0]["text"] for word in said] == (["42\n"] if ending == "done" else [])
+    tried, ran, removed = engine()
+    assert tried == ["image", "inspect", sandbox.IMAGE]
+    assert ran == sandbox._container("docker", sandbox.Limits(), ran[ran.index("--name") + 1])[1:]
+    assert removed == ["rm", "--force", ran[ran.index("--name") + 1]]
 
 
 def test_cells_run_without_a_sandbox_where_that_is_wished():

@@ -18,6 +18,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,10 +134,12 @@ def _bubblewrap(limits: Limits, hidden: list[Path]) -> list[str]:
     return [*command, "--remount-ro", "/", "--remount-ro", "/dev", "--chdir", SCRATCH, "--"]
 
 
-def _container(engine: str, limits: Limits) -> list[str]:
+def _container(engine: str, limits: Limits, name: str) -> list[str]:
     """The image brings its own Python and course (see grading.Dockerfile); only sandboxed.py comes from here."""
-    command = [engine, "run", "--rm", "--interactive", "--network", "none", "--read-only", "--cap-drop", "ALL",
-               "--security-opt", "no-new-privileges", "--user", "1000:1000", "--pids-limit", str(limits.processes),
+    # The limit of processes counts threads, of which TensorFlow starts several for each core.
+    command = [engine, "run", "--rm", "--name", name, "--interactive", "--network", "none", "--read-only",
+               "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "1000:1000",
+               "--pids-limit", str(16 * limits.processes),
                "--memory", f"{limits.memory_mb}m", "--memory-swap", f"{limits.memory_mb}m",
                "--tmpfs", f"{SCRATCH}:rw,mode=1777,size={limits.scratch_mb}m", "--workdir", SCRATCH,
                "--volume", f"{INSIDE}:/sandboxed.py:ro"]
@@ -158,14 +161,15 @@ def run(cells: list[dict], kind: str, limits: Limits, hidden: list[Path] | None 
     ended "done", or because of "timeout", "memory", "flood" or "processes", or "dead": then the last cell that is
     missing in the answer is the one that did it. Raises RuntimeError where not even a kernel came up.
     """
+    name = f"{IMAGE}-{uuid.uuid4().hex}"
     if kind == "bubblewrap":
         command = [*_bubblewrap(limits, hidden or []), sys.executable, str(INSIDE)]
     elif kind == "none":
         command = [sys.executable, str(INSIDE)]
     else:
-        command = _container(kind, limits)
+        command = _container(kind, limits, name)
     task = {"cells": cells, "cell_seconds": limits.cell_seconds, "output_bytes": limits.output_kb << 10,
-            "memory_bytes": limits.memory_mb << 20, "checks": checks or []}
+            "memory_bytes": limits.memory_mb << 20, "checks": checks or [], "own_users": kind == "bubblewrap"}
     with tempfile.TemporaryDirectory(prefix="grading-") as folder, tempfile.TemporaryFile() as complaints:
         options = {}
         if kind == "none":
@@ -181,6 +185,8 @@ def run(cells: list[dict], kind: str, limits: Limits, hidden: list[Path] | None 
             said, ended = [], DEAD
         finally:
             _end(process)
+            if kind not in ("bubblewrap", "none"):  # a container outlives the command that started it
+                _works([kind, "rm", "--force", name])
         if not said:
             complaints.seek(0)
             words = complaints.read(2000).decode(errors="replace").strip().splitlines()

@@ -4,9 +4,9 @@
     python sandboxed.py --kernel   is the kernel of the above
 
 In: `cells` (a list of `code` and, for a graded cell, `graded` with the source's `imports` and the `names` that its
-solutions define), `cell_seconds`, `output_bytes`, `memory_bytes`, `checks` (names of functions). Out, for each cell
-that ran: `status` ("ok", "error", "timeout", "flood", "dead", or "changed" where a graded cell passes whatever the
-answer is) and `outputs` of nbformat.
+solutions define), `cell_seconds`, `output_bytes`, `memory_bytes`, `checks` (names of functions), `own_users` (whether
+no process outside counts as this user's). Out, for each cell that ran: `status` ("ok", "error", "timeout", "flood",
+"dead", or "changed" where a graded cell passes whatever the answer is) and `outputs` of nbformat.
 It stands alone, since the sandbox shows no other file of the tools.
 """
 
@@ -28,7 +28,7 @@ from pathlib import Path
 GRACE_SECONDS = 4  # for a kernel that was interrupted to come to rest
 START_SECONDS = 200  # for a kernel to come up: on a busy machine an import takes long
 QUIET_SECONDS = 2  # a cell that replied and says nothing for so long is over, also where its last message was lost
-THREADS = 1024  # of all processes together; root is not bound by it
+THREADS = 1024  # of all processes together, where no one else has this user; root is not bound by it
 MARKER = "course_graded"  # the key in a request's metadata that makes a cell a graded one
 CHECKS = "COURSE_CHECKS"  # the environment variable that names the checks which a notebook calls
 GUARDED = ("builtins", "math", "numpy", "cifar_helpers")  # what checks are made of
@@ -130,14 +130,14 @@ def start_kernel(arguments: list[str]) -> None:
 # --- the one who runs the cells ---
 
 
-def limit(memory_bytes: int) -> None:
+def limit(memory_bytes: int, own_users: bool) -> None:
     """Bound memory, files and core dumps of this process and of what it starts; hide it from the kernel it starts."""
     try:
         import resource
     except ImportError:  # Windows, without a sandbox
         return
     bounds = {resource.RLIMIT_DATA: memory_bytes, resource.RLIMIT_CORE: 0}
-    if sys.platform == "linux" and tuple(map(int, os.uname().release.split(".")[:2])) >= (5, 14):
+    if own_users and tuple(map(int, os.uname().release.split(".")[:2])) >= (5, 14):
         bounds[resource.RLIMIT_NPROC] = THREADS  # before, it counted all that the user runs, and not the sandbox's only
     for what, bound in bounds.items():
         with contextlib.suppress(ValueError, OSError):
@@ -254,7 +254,7 @@ def _add(outputs: list, message: dict, room: int) -> int:
 def main() -> int:
     """Run the cells that stdin names, one after the other, until one ends the kernel."""
     task = json.loads(sys.stdin.readline())
-    limit(task["memory_bytes"])
+    limit(task["memory_bytes"], task["own_users"])
     kernel = Kernel(task["cell_seconds"], task["output_bytes"], task["checks"])
     _tell(ready=True)
     for cell in task["cells"]:
