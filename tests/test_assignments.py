@@ -360,6 +360,20 @@ def test_what_went_wrong_is_a_remark_and_costs_marks(course, tmp_path, monkeypat
                              "checks; numbers-points: took more than 1024 MB of memory")
 
 
+def test_a_file_that_got_a_better_name_is_no_longer_refused(course, tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "run", outputs_of_nothing)
+    right, _ = notebooks(Path(course.CourseDirectory.root))
+    path, folder = hand_in(tmp_path / "in", "ann", right), tmp_path / "in"
+    named = path.rename(folder / f"ann {NAME}.ipynb")
+    path.parent.rmdir()
+    refused = "not graded: its name does not say student and assignment"
+    for given in (folder, None):  # it is still so where only feedback is made anew
+        rows = by_student(grade.grade(given, course, "none"))
+        assert list(rows) == [named.name] and rows[named.name]["remark"].startswith(refused)
+    named.rename(folder / f"ann_{NAME}.ipynb")
+    assert [(row["student_id"], row["score"]) for row in grade.grade(folder, course, "none")] == [("ann", "12")]
+
+
 def test_a_warning_or_a_shown_value_is_no_mark():
     cell = nbformat.v4.new_code_cell("x", metadata={"nbgrader": {"grade": True, "points": 4, "grade_id": "x"}})
     outputs = [{"output_type": "stream", "name": "stderr", "text": "a warning"},

@@ -485,16 +485,17 @@ def _reason(result: dict) -> str:
 # --- marks ---
 
 
-def write_marks(config: Config, file: Path, remarks: dict[tuple[str, str], str]) -> list[dict]:
+def write_marks(config: Config, file: Path, remarks: dict[tuple[str, str], str], collected: bool) -> list[dict]:
     """Write marks.csv from the gradebook and the remarks, and return its rows.
 
     `remarks` has a key (assignment, student or name of a file); what is not in the gradebook gets a row without marks.
-    Remarks in a file that is there already stay, but for those.
+    Remarks in a file that is there already stay, but for those; where submissions were collected, those on files whose
+    names said no assignment go, since such a file has another name by now, or was told of again.
     """
     if file.is_file():
         with file.open(encoding="utf-8", newline="") as lines:
-            remarks = {(row["assignment"], row["student_id"]): row["remark"]
-                       for row in csv.DictReader(lines)} | remarks
+            remarks = {(row["assignment"], row["student_id"]): row["remark"] for row in csv.DictReader(lines)
+                       if row["assignment"] or not collected} | remarks
     rows = []
     with Gradebook(CourseDirectory(config=config).db_url, config.CourseDirectory.course_id) as gradebook:
         for assignment in gradebook.assignments:
@@ -560,7 +561,7 @@ def _grade(folder: Path | None, config: Config, kind: str, workers: int, root: P
         except SubmissionError as error:
             key = submission.assignment, submission.student
             remarks[key] = "; ".join(filter(None, [remarks.get(key), str(error)]))
-    return write_marks(config, root / "marks.csv", remarks)
+    return write_marks(config, root / "marks.csv", remarks, folder is not None)
 
 
 def _graded_or_why(submission: Submission, config: Config) -> str:
