@@ -2,12 +2,14 @@
 
 import csv
 import json
+import nbformat
 import os
+import re
+import sys
 import zipfile
 from copy import deepcopy
 from pathlib import Path
 
-import nbformat
 import pytest
 from submissions import FULL, NONE, PART, REFUSED, as_version_3, make_class, official
 

@@ -49,16 +49,17 @@ def graded(grade, solution):
                          "grade_id": f"cell-{grade}-{solution}", "schema_version": 3, "points": 1}}
 
 
-def test_solutions_are_folded_and_graded_tests_left_out():
+def test_solutions_are_folded_and_hidden_tests_left_out():
     code = "def f():\n    ### BEGIN SOLUTION\n    return 42\n    ### END SOLUTION"
     answer = "### BEGIN SOLUTION\nBecause.\n### END SOLUTION"
-    tests = "assert f() == 42\n### BEGIN HIDDEN TESTS\n### END HIDDEN TESTS"
+    tests = "checks.check_f(f)\n### BEGIN HIDDEN TESTS\nassert f() == 42\n### END HIDDEN TESTS"
     cells = [new_markdown_cell("The task"), new_code_cell(code, metadata=graded(False, True)),
              new_code_cell(tests, metadata=graded(True, False)),
              new_markdown_cell(answer, metadata=graded(True, True))]
     done = build_site.with_folded_solutions(new_notebook(cells=cells)).cells
-    assert [cell.cell_type for cell in done] == ["markdown", "markdown", "code", "markdown"]
-    stub, solution, text = done[1:]
+    assert [cell.cell_type for cell in done] == ["markdown", "markdown", "code", "code", "markdown"]
+    stub, solution, check, text = done[1:]
+    assert check.source == "checks.check_f(f)"
     assert "YOUR CODE HERE" in stub.source and "42" not in stub.source
     assert solution.source == "def f():\n    return 42" and solution.metadata["tags"] == ["hide-input"]
     assert "<summary>Model answer</summary>\n\nBecause.\n\n</details>" in text.source

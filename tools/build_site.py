@@ -21,7 +21,7 @@ import nbformat
 import run_course
 from assignments import EXERCISES
 from nbgrader.preprocessors import ClearSolutions
-from nbgrader.utils import is_grade, is_solution
+from nbgrader.utils import is_solution
 from openers import without_pictures
 from pairs import NOTEBOOKS, notebook_text
 from run_course import LessonError
@@ -33,6 +33,7 @@ from cifar_helpers.errors import CourseError
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "INSTRUCTORS.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "data/README.md",
          "results/README.md", "benchmarks/README.md")
+HIDDEN = re.compile(r"^\s*### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS\n?", re.MULTILINE | re.DOTALL)
 MARKERS = re.compile(r"^\s*### (BEGIN|END) (SOLUTION|HIDDEN TESTS)\n?", re.MULTILINE)
 
 
@@ -83,14 +84,14 @@ def with_texts(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookN
 
 
 def with_folded_solutions(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An instructor's notebook for readers: each task with its stub, its solution folded, without graded tests."""
+    """An instructor's notebook for readers: each task with its stub, its solution folded, without hidden tests."""
     stubs = ClearSolutions().preprocess(copy.deepcopy(notebook), {})[0]
     cells = []
     for cell, stub in zip(notebook.cells, stubs.cells, strict=True):
-        if is_grade(cell) and not is_solution(cell):
-            continue
         if not is_solution(cell):
-            cells.append(cell)
+            cell.source = HIDDEN.sub("", cell.source).strip("\n")
+            if cell.source:
+                cells.append(cell)
             continue
         if cell.cell_type == "markdown":
             answer = MARKERS.sub("", cell.source).strip()
