@@ -2,7 +2,6 @@
 
 import csv
 import json
-import nbformat
 import os
 import re
 import sys
@@ -10,6 +9,7 @@ import zipfile
 from copy import deepcopy
 from pathlib import Path
 
+import nbformat
 import pytest
 from submissions import FULL, NONE, PART, REFUSED, as_version_3, make_class, official
 
