@@ -27,9 +27,13 @@ errors      the errors that the course raises
 from importlib.metadata import PackageNotFoundError, version
 
 from cifar_helpers.budgets import get_budget
-from cifar_helpers.data import load_cifar10, take
 from cifar_helpers.errors import CourseError, DataError
-from cifar_helpers.lesson import start_exercises, start_lesson
+from cifar_helpers.lesson import start_exercises, start_lesson, version_faults
+
+try:
+    from cifar_helpers.data import load_cifar10, take
+except ModuleNotFoundError as error:  # installed without what it needs, as a lesson does it
+    raise CourseError(" ".join(version_faults()) or str(error)) from error
 
 try:
     __version__ = version("cifar-helpers")

@@ -20,6 +20,7 @@ from types import CodeType, FunctionType, ModuleType
 import numpy as np
 
 from cifar_helpers.errors import CourseError
+from cifar_helpers.paths import checkout
 
 LINES, WIDTH = 40, 160  # of a worker's output, what a cell shows
 PLAIN = (str, int, float, bool, type(None))
@@ -214,6 +215,8 @@ def _environments(workers: int) -> list[dict]:
         "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8",
         "no_proxy": away, "NO_PROXY": away,
     }
+    if root := checkout():  # a lesson may have found it there, not installed
+        shared["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     return [shared | {"COURSE_WORKER": str(rank), "TF_CONFIG": json.dumps(
         {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": rank}})} for rank in range(workers)]
 

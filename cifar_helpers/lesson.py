@@ -1,14 +1,16 @@
 """One call that opens every lesson or assignment: supported versions, quiet start, and a lesson's seed and budget."""
 
 import os
+import shlex
 import sys
+import tomllib
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from cifar_helpers import alt
 from cifar_helpers.budgets import get_budget
 from cifar_helpers.errors import CourseError
 from cifar_helpers.machine import describe, prefer_bfloat16
@@ -17,28 +19,45 @@ SEED = 2026  # where COURSE_SEED names no other
 
 
 def version_faults() -> list[str]:
-    """A sentence for each package outside the range that `pyproject.toml` supports; empty where all is well."""
+    """A sentence for each version that `pyproject.toml` does not support, and one for all that is missing."""
     try:
-        package = metadata.metadata("cifar-helpers")
-    except metadata.PackageNotFoundError:
+        pythons, packages = _supported()
+    except (OSError, KeyError):
         return ["cifar_helpers is imported from a folder but not installed: run `python -m pip install -e .` there."]
-    faults = []
+    faults, missing = [], []
     python = ".".join(map(str, sys.version_info[:3]))
-    if python not in SpecifierSet(package["Requires-Python"]):
-        faults.append(f"Python {python} is not supported: use Python {package['Requires-Python']}.")
-    for text in package.get_all("Requires-Dist") or []:
-        needed = Requirement(text)
+    if python not in SpecifierSet(pythons):
+        faults.append(f"Python {python} is not supported: use Python {pythons}.")
+    for needed in map(Requirement, packages):
         if needed.marker and not needed.marker.evaluate({"extra": ""}):
             continue
-        remedy = f"run `python -m pip install '{needed.name}{needed.specifier}'` and restart the kernel."
         try:
             found = metadata.version(needed.name)
         except metadata.PackageNotFoundError:
-            faults.append(f"{needed.name} is missing: {remedy}")
+            missing.append(needed)
             continue
         if not needed.specifier.contains(found, prereleases=True):
-            faults.append(f"{needed.name} {found} is not supported ({needed.specifier}): {remedy}")
+            faults.append(f"{needed.name} {found} is not supported ({needed.specifier}): {_install(needed)}")
+    if missing:
+        names = ", ".join(needed.name for needed in missing)
+        faults.append(f"{names} {'is' if len(missing) == 1 else 'are'} missing: {_install(*missing)}")
     return faults
+
+
+def _supported() -> tuple[str, list[str]]:
+    """The range of Python and the requirements: of the installed package, else of the checkout that it stands in."""
+    try:
+        package = metadata.metadata("cifar-helpers")
+        return package["Requires-Python"], package.get_all("Requires-Dist") or []
+    except metadata.PackageNotFoundError:
+        text = (Path(__file__).resolve().parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+        project = tomllib.loads(text)["project"]
+        return project["requires-python"], project["dependencies"]
+
+
+def _install(*packages: Requirement) -> str:
+    wanted = " ".join(shlex.quote(f"{needed.name}{needed.specifier}") for needed in packages)
+    return f"run `python -m pip install {wanted}` and restart the kernel."
 
 
 def chosen_seed() -> int:
@@ -102,5 +121,7 @@ def _open() -> dict:
     if keras.backend.backend() != "tensorflow":
         raise CourseError(f"Keras runs on {keras.backend.backend()} here, and this course needs TensorFlow: "
                           "set KERAS_BACKEND=tensorflow and restart the kernel.")
+    from cifar_helpers import alt  # here, for it needs NumPy, and what is missing is to be said before
+
     alt.show_in_notebooks()
     return here

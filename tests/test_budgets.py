@@ -2,6 +2,9 @@
 
 import importlib.metadata
 import itertools
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -123,13 +126,57 @@ def test_an_unsupported_python_is_named(version, monkeypatch):
                for fault in lesson.version_faults())
 
 
-def test_a_package_that_is_not_installed_says_how_to_install_it(monkeypatch):
+def test_what_is_missing_is_one_command(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    [fault] = lesson.version_faults()
+    names, _, remedy = fault.partition(" are missing: ")
+    assert {"tensorflow", "keras", "pooch"} <= set(names.split(", "))
+    assert remedy.count("pip install") == 1 and "'pooch>=" in remedy
+
+
+@pytest.fixture
+def uninstalled(monkeypatch):
+    """The package as it is where it was imported from a folder."""
+
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "metadata", missing)
+
+
+def test_a_checkout_that_is_not_installed_asks_for_the_same_versions(uninstalled, monkeypatch):
+    assert lesson.version_faults() == []
+    pretend(monkeypatch, "keras", "2.15.0")
+    [fault] = lesson.version_faults()
+    assert fault.startswith("keras 2.15.0 is not supported (")
+
+
+def test_a_folder_that_is_neither_installed_nor_a_checkout_says_how_to_install_it(uninstalled, monkeypatch, tmp_path):
+    monkeypatch.setattr(lesson, "__file__", str(tmp_path / "cifar_helpers" / "lesson.py"))
     [fault] = lesson.version_faults()
     assert "pip install -e ." in fault
+
+
+def test_importing_the_package_names_what_is_missing():
+    hide = """
+import importlib.metadata as metadata, sys
+real = metadata.version
+def version(name):
+    if name in ("pooch", "filelock"):
+        raise metadata.PackageNotFoundError(name)
+    return real(name)
+metadata.version = version
+sys.modules["pooch"] = sys.modules["filelock"] = None  # importing them raises ModuleNotFoundError
+import cifar_helpers
+"""
+    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert re.search(r"CourseError: (\w+, \w+) are missing: run `python -m pip install '", last)
+    assert "'pooch>=" in last and "'filelock>=" in last
+    assert done.returncode == 1
 
 
 def test_a_lesson_does_not_start_on_unsupported_versions(monkeypatch):

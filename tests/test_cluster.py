@@ -272,3 +272,10 @@ def test_output_is_shown_with_the_workers_number_and_trimmed(capsys):
 def test_short_lines_are_shown_as_they_stand(capsys):
     cluster.launch(prints, workers=1, arguments={"lines": 2, "width": 3}, limit=20)
     assert capsys.readouterr().out == "worker 0 | 0 xxx\nworker 0 | 1 xxx\n"
+
+
+def test_workers_find_a_package_that_is_not_installed(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/another/folder")
+    environment = cluster._environments(1)[0]
+    root = Path(cluster.__file__).parent.parent
+    assert environment["PYTHONPATH"].split(os.pathsep) == [str(root), "/another/folder"]
