@@ -22,11 +22,11 @@ if not find_spec("cifar_helpers"):
     sys.path += [str(folder) for folder in folders if (folder / "cifar_helpers/__init__.py").is_file()][:1]
 if not find_spec("cifar_helpers"):
     wheel = "https://github.com/your.organisation/cifar-course/releases/download/v1.0.0/cifar_helpers-1.0.0-py3-none-any.whl"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries=1", wheel]
+    pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--retries=1", wheel]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode or not find_spec("cifar_helpers"):
-        raise ImportError("The course could not be installed: connect to the network, restart the kernel and run this "
-                          f"cell again. {done.stderr.strip()[-500:]}")
+        why = done.stderr.strip().split("\n")[-1]
+        raise ImportError(f"The course could not be installed: connect to the network, restart, and try again. {why}")
 
 # %%
 from cifar_helpers import checks, start_exercises
