@@ -99,12 +99,15 @@ pathlib.Path("left").touch()""", "assert open('left')"), tmp_path)
 
 
 def test_what_fails_is_named_and_the_others_run(notebooks, tmp_path, capsys):
-    opened, failures = run(notebooks("1 / 0", "import warnings\nwarnings.warn('ours')", "import os\nos._exit(3)", "1"),
-                           tmp_path)
-    assert list(opened) == ["04_lesson"]
+    opened, failures = run(notebooks(
+        "1 / 0", "import warnings\nwarnings.warn('ours')", "import os\nos._exit(3)", "import os\nos.abort()",
+        "1"), tmp_path)
+    assert list(opened) == ["05_lesson"]
     assert failures[0] == "01_lesson, cell 2 (1 / 0): ZeroDivisionError: division by zero"
     assert failures[1] == "02_lesson, cell 2 (import warnings): UserWarning: ours"
-    assert failures[2].startswith("03_lesson, cell 2 (import os): Kernel died")
+    assert failures[2].startswith("03_lesson, cell 2 (import os): Kernel died, with status 3")
+    assert failures[3].startswith("04_lesson, cell 2 (import os): Kernel died")
+    assert sys.platform == "win32" or failures[3].endswith(", by SIGABRT")
 
 
 def test_a_notebook_that_does_not_name_the_release_is_refused(tmp_path):

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -154,9 +155,13 @@ def run_notebook(notebook: Path, address: str, python: Path, folder: Path, envir
     if text.count(release) != 1:
         raise CourseError(f"{notebook.stem} does not name the release once: run `make notebooks`")
     content = nbformat.reads(text.replace(release, address), as_version=4)
-    done = []
+    done, ended = [], []
 
     class Kernel(AsyncKernelManager):
+        async def is_alive(self):
+            ended.append(await self.provisioner.poll() if self.provisioner else None)  # a status says what killed it
+            return await super().is_alive()
+
         @property
         def kernel_spec(self):
             argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -167,13 +172,14 @@ def run_notebook(notebook: Path, address: str, python: Path, folder: Path, envir
                             on_cell_execute=lambda cell, cell_index: done.append(cell))
     try:
         client.execute(env=environment, stderr=subprocess.DEVNULL)
-    except CellExecutionError as error:
-        where = f"cell {len(done)} ({_first_line(done[-1])})"
-        said = (str(error.evalue).splitlines() or [""])[0]
-        raise CourseError(f"{notebook.stem}, {where}: {error.ename}: {said}") from error
-    except (RuntimeError, TimeoutError) as error:  # nbclient's words for a kernel that died, or a cell without an end
+    except (CellExecutionError, RuntimeError, TimeoutError) as error:
         where = f"cell {len(done)} ({_first_line(done[-1])})" if done else "the start of its kernel"
-        raise CourseError(f"{notebook.stem}, {where}: {(str(error).splitlines() or [''])[0]}") from error
+        said = (str(getattr(error, "evalue", error)).splitlines() or [""])[0]
+        if isinstance(error, CellExecutionError):
+            said = f"{error.ename}: {said}"
+        elif status := next(filter(None, ended), None):
+            said = f"{said}, by {signal.Signals(-status).name}" if status < 0 else f"{said}, with status {status}"
+        raise CourseError(f"{notebook.stem}, {where}: {said}") from error
     times = next(cell for cell in content.cells if cell.cell_type == "code").metadata["execution"]
     begun, ended = (datetime.fromisoformat(times[name]) for name in ("iopub.execute_input", "shell.execute_reply"))
     return (ended - begun).total_seconds()
