@@ -92,3 +92,20 @@ def test_a_notebook_that_ran_is_taken_only_where_its_cells_are_the_scripts(tmp_p
     script.write_text("# %%\n1 + 2\n", encoding="utf-8")
     build_site.executed(script, tmp_path / "build")
     assert len(ran) == 2
+
+
+def test_what_the_course_left_is_taken_and_never_written_over(tmp_path, monkeypatch):
+    script, course, own = tmp_path / "01_x.py", tmp_path / "course", tmp_path / "own"
+    script.write_text("# %%\n1 + 1\n", encoding="utf-8")
+    course.mkdir()
+    nbformat.write(new_notebook(cells=[new_code_cell("1 + 1", execution_count=7)]), course / "01_x.ipynb")
+    before = (course / "01_x.ipynb").read_bytes()
+
+    def run_lesson(path, build):
+        nbformat.write(new_notebook(cells=[new_code_cell("1 + 2", execution_count=1)]), build / path.name)
+
+    monkeypatch.setattr(build_site.run_course, "run_lesson", run_lesson)
+    assert build_site.executed(script, own, course).cells[0].execution_count == 7 and not own.exists()
+    script.write_text("# %%\n1 + 2\n", encoding="utf-8")
+    assert build_site.executed(script, own, course).cells[0].execution_count == 1
+    assert (course / "01_x.ipynb").read_bytes() == before

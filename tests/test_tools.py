@@ -1,8 +1,10 @@
 """The course's tools, on lessons of a few lines."""
 
+import html
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -217,3 +219,12 @@ def test_kernels_fail_on_our_own_warnings_only():
 
     assert run("import warnings; warnings.warn('ours')").returncode == 1
     assert run("import warnings; warnings.warn_explicit('theirs', UserWarning, 'x.py', 1, 'keras.x')").returncode == 0
+
+
+def test_a_page_says_what_its_figures_show(tmp_path):
+    output = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="},
+                                    metadata={"image/png": {"alt": 'A "curve" from 1 to 2.'}})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("draw()", outputs=[output])])
+    page = run_course._page(notebook, tmp_path / "01_x.ipynb")
+    pictures = re.findall("<img [^>]*>", page)
+    assert len(pictures) == 1 and 'A "curve" from 1 to 2.' in html.unescape(pictures[0])

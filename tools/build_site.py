@@ -37,14 +37,17 @@ HIDDEN = re.compile(r"^\s*### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS\n?", re.
 MARKERS = re.compile(r"^\s*### (BEGIN|END) (SOLUTION|HIDDEN TESTS)\n?", re.MULTILINE)
 
 
-def executed(script: Path, build: Path) -> nbformat.NotebookNode:
-    """The notebook of a script with its outputs: the one in `build` where its cells are the script's, else run now.
+def executed(script: Path, build: Path, *others: Path) -> nbformat.NotebookNode:
+    """The notebook of a script with its outputs: from one of these folders where its cells are the script's, else run
+    now, into `build`.
 
     Raises LessonError where a cell fails.
     """
     wanted, path = nbformat.reads(notebook_text(script), as_version=4), build / f"{script.stem}.ipynb"
-    if path.is_file():
-        there = nbformat.read(path, as_version=4)
+    for kept in [folder / path.name for folder in (*others, build)]:
+        if not kept.is_file():
+            continue
+        there = nbformat.read(kept, as_version=4)
         complete = all(cell.get("execution_count") for cell in there.cells if cell.cell_type == "code"
                        and run_course.SKIP not in cell.metadata.get("tags", []))
         if complete and [cell.source for cell in there.cells] == [cell.source for cell in wanted.cells]:
@@ -149,9 +152,9 @@ def lay_out(source: Path, build: Path) -> None:
     for folder, scripts, change in (("notebooks", NOTEBOOKS, lambda notebook: notebook),
                                     ("exercises", EXERCISES, with_folded_solutions)):
         (source / folder).mkdir()
-        kept = build if folder == "notebooks" else build / folder
+        others = [build] if folder == "notebooks" else []  # what `make course` left there stays as it is
         for script in sorted(scripts.glob("[0-9][0-9]_*.py")):
-            notebook = change(with_texts(executed(script, kept), script.stem))
+            notebook = change(with_texts(executed(script, build / f"site-{folder}", *others), script.stem))
             nbformat.write(notebook, source / folder / f"{script.stem}.ipynb")
     api_pages(source / "api")
     figures_page(source)
@@ -164,8 +167,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--build", type=Path, default=ROOT / "build", help="where everything goes (build/)")
     options = parser.parse_args(arguments)
     build = options.build.resolve()
-    os.environ["COURSE_BUDGET"], os.environ["COURSE_BUILD"] = options.budget, str(build)
-    os.environ["COURSE_RUNS"] = str(build / "site-runs")  # what a user trained stays as it is
+    # What a user trained, and the table of `make course`, stay as they are.
+    os.environ |= {"COURSE_BUDGET": options.budget, "COURSE_BUILD": str(build / "site-notebooks"),
+                   "COURSE_RUNS": str(build / "site-runs")}
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         lay_out(build / "site-source", build)

@@ -40,11 +40,16 @@ from cifar_helpers.errors import CourseError
 ROOT = Path(__file__).resolve().parent.parent
 SKIP = "nbval-skip"  # the tests skip these cells too
 TABLE = "comparison.txt"
-# The stock page asks three hosts for scripts: for TeX, for diagrams and for plug-ins. Ours needs none of them.
+# The stock page asks three hosts for scripts: for TeX, for diagrams and for plug-ins. Ours needs none of them. And it
+# leaves out what a figure says of itself.
 PAGE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
+{% block data_png scoped %}
+{%- set text = output | get_metadata('alt', 'image/png') -%}
+{{ super() | replace('<img ', '<img alt="' ~ (text | escape_html) ~ '" ', 1) if text else super() }}
+{%- endblock %}
 {% block body_header %}{{ super() }}
 <nav style="font-family: sans-serif; padding: 1em 6em"><a href="index.html" style="color: #1565c0">All lessons</a></nav>
 {% endblock %}
