@@ -53,7 +53,7 @@ def test_the_first_code_cell_finds_the_helpers_and_tests_skip_it(script):
 def test_the_address_stands_in_one_place():
     address = WHEEL.partition("/releases/")[0]
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    derived = (*LESSONS, *(lesson.replace(".py", ".ipynb") for lesson in LESSONS), *EXERCISES)
+    derived = ("README.md", *LESSONS, *(lesson.replace(".py", ".ipynb") for lesson in LESSONS), *EXERCISES)
     assert [name for name in files if name not in derived and (ROOT / name).is_file()
             and address.encode() in (ROOT / name).read_bytes()] == ["pyproject.toml"]
 

@@ -15,9 +15,9 @@ from cifar_helpers.errors import CourseError
 README = """Text before.
 
 <!-- results: lessons -->
-| Lesson | You learn to | Minutes |
-|---|---|---|
-| [2 Baseline](notebooks/02_baseline.ipynb) | fit, and read a curve | 99 |
+| Lesson | You learn to | Minutes | Open |
+|---|---|---|---|
+| [2 Baseline](notebooks/02_baseline.ipynb) | fit, and read a curve | 99 | [![old](a.svg)](b) |
 | [6 Comparison](notebooks/06_comparison.ipynb) | compare | 99 |
 <!-- end -->
 
@@ -81,6 +81,8 @@ def written(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("written")
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "my-course"\nversion = "2.3.0"\n[project.urls]\nRepository = "https://github.com/me/it"\n')
     for name, key in (("02_baseline", "baseline"), ("06_comparison", "comparison")):
         (tmp_path / "notebooks" / f"{name}.py").write_text(LESSON.format(key=key), encoding="utf-8")
     results = tmp_path / "results"
@@ -135,10 +137,19 @@ def test_text_outside_blocks_stays_and_a_second_writing_changes_nothing(root):
     assert tool.write(root) == []
 
 
-def test_the_table_of_lessons_gets_the_longest_runs_minutes(root):
-    rows = block(root, "lessons").splitlines()[2:]
-    assert rows == ["| [2 Baseline](notebooks/02_baseline.ipynb) | fit, and read a curve | 3 |",
-                    "| [6 Comparison](notebooks/06_comparison.ipynb) | compare | not measured yet |"]
+def test_the_table_of_lessons_gets_the_longest_runs_minutes_and_badges(root):
+    first, second = block(root, "lessons").splitlines()[2:]
+    assert first.startswith("| [2 Baseline](notebooks/02_baseline.ipynb) | fit, and read a curve | 3 | [![Open in C")
+    assert second.startswith("| [6 Comparison](notebooks/06_comparison.ipynb) | compare | not measured yet | [![Open ")
+    assert first.endswith("(https://mybinder.org/v2/gh/me/it/v2.3.0?labpath=notebooks%2F02_baseline.ipynb) |")
+    assert "old" not in first and second.count("[![Open in ") == 2
+
+
+def test_an_address_that_leads_nowhere_is_one_sentence(root, capsys):
+    (root / "pyproject.toml").write_text('[project]\nname = "a"\nversion = "1"\n')
+    for what in ("--write", "--check"):
+        assert tool.main([what, str(root)]) == 1
+        assert capsys.readouterr().err.startswith("pyproject.toml, [project.urls]: Repository is ''; write ")
 
 
 def test_the_comparison_has_the_lowest_seeds_figures_and_the_spread(root):

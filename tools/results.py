@@ -23,6 +23,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import openers
 import pairs
 
 from cifar_helpers import machine
@@ -103,7 +104,7 @@ def _json(file: Path):
 def blocks(results: dict, notebooks: Path) -> dict:
     """For each block of README.md the function that makes its text from what stands there.
 
-    lessons      the table of lessons: its last column gets the minutes at the laptop budget, the others stay
+    lessons      the table of lessons: its third column gets the minutes at the laptop budget, its fourth the badges
     comparison   the laptop budget's runs, measured on the test images
     full         the same for the full budget
     context      images, versions and hardware behind each of these tables, and the largest memory of a lesson
@@ -112,7 +113,8 @@ def blocks(results: dict, notebooks: Path) -> dict:
     figure NAME  a figure of results/figures with its description
     """
     made = {
-        "lessons": lambda old: lesson_table(old, results["laptop"]["times"], notebooks),
+        "lessons": lambda old: lesson_table(old, results["laptop"]["times"], notebooks,
+                                            openers.project(notebooks.parent)),
         "comparison": lambda old: comparison(results, "laptop"),
         "full": lambda old: comparison(results, "full"),
         "context": lambda old: context(results),
@@ -169,19 +171,21 @@ def rewritten(text: str, made: dict) -> str:
     return "\n".join(out)
 
 
-def lesson_table(old: str, times: dict, notebooks: Path) -> str:
-    """The table of lessons that stands there, with the minutes of the laptop budget in its last column.
+def lesson_table(old: str, times: dict, notebooks: Path, about: dict) -> str:
+    """The table of lessons that stands there, with the minutes of the laptop budget in its third column, and in its
+    fourth the badges that follow from what `openers.project` says of the repository.
 
     Raises CourseError where a lesson has no row.
     """
     for script in _scripts(notebooks):
-        row = re.compile(rf"^(\| \[[^\n]*\(notebooks/{script.stem}\.ipynb\) \|(?:[^\n|]*\|)*)[^\n|]*\|$", re.MULTILINE)
-        if not row.search(old):
+        notebook = f"notebooks/{script.stem}.ipynb"
+        row = re.compile(rf"^(\| \[[^\n]*\({notebook}\) \|[^\n|]*\|)([^\n|]*)\|[^\n]*$", re.MULTILINE)
+        if not (found := row.search(old)):
             raise CourseError(f"README.md's table of lessons has no row for {script.stem}: add one that links to "
-                              f"notebooks/{script.stem}.ipynb.")
-        if times:
-            shown = minutes(times.get(_lesson_key(script)))
-            old = row.sub(lambda found, shown=shown: f"{found[1]} {shown} |", old)
+                              f"{notebook}.")
+        shown = f" {minutes(times.get(_lesson_key(script)))} " if times else found[2]
+        badges = openers.badges(notebook, about).replace("# ", "").split("\n")
+        old = old.replace(found[0], f"{found[1]}{shown}| {' '.join(badges).strip()} |")
     return old
 
 
@@ -709,7 +713,7 @@ def faults(root: Path) -> list[str]:
         results = load(root / "results")
         wanted = texts(root, results)
         made = figures(results)
-    except CourseError as error:
+    except (CourseError, openers.OpenerError) as error:
         return [str(error)]
     except (KeyError, TypeError, IndexError) as error:
         return [f"results/ holds a file without what its tables need ({error!r}): make it again."]
@@ -750,7 +754,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             for path in write(options.root):
                 print(f"wrote {path.relative_to(options.root)}" if path.exists() else f"deleted {path.name}")
-        except CourseError as error:
+        except (CourseError, openers.OpenerError) as error:
             print(error, file=sys.stderr)
             return 1
         return 0
