@@ -41,7 +41,8 @@ class FastCNN(keras.Model):
         widths = (width, width, 4 * width, 4 * width, 4 * width, 4 * width)
         self.convolutions = [layers.Conv2D(filters, 3, padding="same", use_bias=False) for filters in widths]
         self.norms = [layers.BatchNormalization(momentum=0.6, scale=False) for _ in widths]
-        self.pool, self.relu, self.peak = layers.MaxPooling2D(), layers.ReLU(), layers.GlobalMaxPooling2D()
+        self.relu, self.silu = layers.ReLU(), layers.Activation("silu")
+        self.pool, self.peak = layers.MaxPooling2D(), layers.GlobalMaxPooling2D()
         self.logits = layers.Dense(classes, use_bias=False)
 
     def call(self, images, training=False):
@@ -50,7 +51,7 @@ class FastCNN(keras.Model):
             x = convolution(x)
             if number % 2 == 0:
                 x = self.pool(x)
-            x = self.relu(norm(x, training=training))
+            x = self.silu(norm(x, training=training))
         return self.logits(self.peak(x)) / 9
 
     def get_config(self):
