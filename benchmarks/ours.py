@@ -1,11 +1,13 @@
 """A lesson's script, run unchanged, and every run that it saves.
 
 `--share` trains on a share of the budget's images (each number of images times the share, the epochs as they are), and
-`--set fine_tune_images=64` sets one number of the lesson's budget. Both alter the budget in memory only.
+`--set fine_tune_images=64` sets one number of the lesson's budget. Both alter the budget in memory only. `--backbone
+MobileNetV2` puts that name into lesson 5, as its first exercise does; `BACKBONE_PATH` must then name its weights.
 """
 
 import argparse
 import os
+import re
 import runpy
 import sys
 import tempfile
@@ -41,15 +43,27 @@ def reduce_budgets(name: str, share: float, assignments: dict[str, int]) -> None
         numbers |= {key: value for key, value in assignments.items() if key in numbers}
 
 
+def with_backbone(script: Path, name: str, folder: Path) -> Path:
+    """A copy of lesson 5's script with another backbone; raises CourseError where the script names none."""
+    text, changed = re.subn(r'^BACKBONE = "\w+"$', f'BACKBONE = "{name}"', script.read_text(encoding="utf-8"),
+                            flags=re.MULTILINE)
+    if changed != 1:
+        raise CourseError(f"{script.name} has no line BACKBONE = \"…\" to change: leave --backbone out.")
+    copy = folder / script.name
+    copy.write_text(text, encoding="utf-8")
+    return copy
+
+
 @contextmanager
 def own_folders():
-    """Empty folders for runs and features: nothing is found that an earlier process left, and nothing is left."""
+    """Empty folders for runs and features, in one that is given: nothing is found that an earlier process left, and
+    nothing is left."""
     kept = transfer.cache_dir
     with tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True) as folder:
         os.environ["COURSE_RUNS"] = str(Path(folder) / "runs")
         transfer.cache_dir = lambda: Path(folder) / "cache"
         try:
-            yield
+            yield Path(folder)
         finally:
             transfer.cache_dir = kept
 
@@ -61,13 +75,16 @@ def measure(arguments=None):
     parser.add_argument("--budget", choices=budgets.NAMES, default="laptop")
     parser.add_argument("--share", type=float, default=1.0, help="share of the budget's images (default all)")
     parser.add_argument("--set", type=assignment, action="append", default=[], metavar="KEY=NUMBER")
+    parser.add_argument("--backbone", choices=transfer.BACKBONES, help="lesson 5's, instead of the one it names")
     parser.add_argument("--only", help="report only the run of this name")
     options = parser.parse_args(arguments)
     script = common.lesson_script(options.lesson)
     os.environ |= {"COURSE_BUDGET": options.budget, "COURSE_SEED": str(options.seed), "MPLBACKEND": "Agg"}
     reduce_budgets(options.budget, options.share, dict(options.set))
     precision = machine.prefer_bfloat16()
-    with own_folders():
+    with own_folders() as folder:
+        if options.backbone:
+            script = with_backbone(script, options.backbone, folder)
         runpy.run_path(str(script), run_name="__main__")
         peak = common.peak_memory_mb()
         data = take(load_cifar10(), test=options.test_images)
@@ -88,8 +105,12 @@ def noted(run, data, options, precision: str, peak: float | None) -> dict:
     what = f"lesson {options.lesson}: {run.name.replace('_', ' ')}"
     if options.share < 1:
         what += f", on {options.share:.0%} of its images"
+    name = run.name
+    if options.backbone:
+        pixels = budgets.LESSONS["transfer"][options.budget]["image_size"]
+        name, what = f"{name}_{options.backbone.lower()}", f"{what}, {options.backbone} at {pixels} pixels"
     return common.record(
-        run.name, what, options.answers, runs.load_model(run), data,
+        name, what, options.answers, runs.load_model(run), data,
         seed=info["seed"], history=curve, seconds=info["train_seconds"], fraction=options.share,
         images=info["train_images"], epochs=info["epochs"], ours=True, backbone=info["backbone"],
         precision=precision, peak=peak, budget=info["budget"])

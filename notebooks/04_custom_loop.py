@@ -283,9 +283,8 @@ print(f"train accuracy {run.info['train_accuracy']:.3f}, validation accuracy {ru
 # small net to 94% in seconds on one large GPU. Its ideas fit in short cells, and they help two cores as well.
 #
 # The net first: three blocks of two convolutions, pooling before normalisation as in lesson 3, the maximum over all
-# positions at the end. Its activation is SiLU, x times the sigmoid of x: a ReLU with its corner rounded off, which costs
-# a little time and lets a little of the negative side through. The logits are divided by 9, so that the net starts out
-# unsure.
+# positions at the end. Its activation is SiLU, x times the sigmoid of x: a ReLU whose corner is rounded off, at some
+# price in time. The logits are divided by 9, so that the net starts out unsure.
 
 # %%
 @keras.saving.register_keras_serializable("cifar_helpers")

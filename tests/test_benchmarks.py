@@ -8,6 +8,7 @@ import re
 from types import SimpleNamespace
 
 import ablation
+import backbones
 import common
 import keras
 import ours
@@ -326,6 +327,45 @@ def test_a_predecessor_and_a_lesson_are_measured_for_real(few_pictures, tmp_path
     assert theirs["fraction"] == pytest.approx(200 / 450_000, abs=1e-6) and lesson["fraction"] == 1
     assert theirs["whole_seconds"] > theirs["seconds"] and theirs["seed"] == 3
     assert str(tmp_path) not in json.dumps(content)
+
+
+# --- other backbones ---
+
+
+def test_another_backbone_changes_one_line_of_lesson_5(tmp_path):
+    script = common.lesson_script("5")
+    copied = ours.with_backbone(script, "MobileNetV2", tmp_path).read_text(encoding="utf-8").splitlines()
+    own = script.read_text(encoding="utf-8").splitlines()
+    assert copied != own and set(copied) ^ set(own) == {'BACKBONE = "ResNet50"', 'BACKBONE = "MobileNetV2"'}
+    with pytest.raises(CourseError, match=r"02_baseline\.py has no line BACKBONE"):
+        ours.with_backbone(common.lesson_script("2"), "MobileNetV2", tmp_path)
+
+
+def test_backbones_take_turns_and_a_failure_is_told(monkeypatch, tmp_path, capsys):
+    def run_all(processes, out, size):
+        orders.append([process["options"] for process in processes])
+        return made_up_content([made_up("transfer_frozen_mobilenetv2", what="a small net", seed=7)], failed=failed)
+
+    orders, failed = [], []
+    monkeypatch.setattr(run, "run_all", run_all)
+    assert common.main(backbones.measure, ["--seeds", "7,8", "--out", str(tmp_path / "a.json")]) == 0
+    assert [(option.split()[2], option.split()[-1]) for option in orders[0]] == [
+        ("MobileNetV2", "7"), ("ResNet50", "7"), ("MobileNetV2", "8"), ("ResNet50", "8")]
+    assert "a small net, seed 7: test accuracy 0.500 after 80 s" in capsys.readouterr().out
+    failed.append("ours.py 5")
+    assert common.main(backbones.measure, []) == 1
+    assert capsys.readouterr().err == "Not measured: ours.py 5.\n"
+
+
+@pytest.mark.slow
+def test_another_backbone_is_measured_for_real(few_pictures, tmp_path, monkeypatch):
+    monkeypatch.delenv("COURSE_RUNS", raising=False)
+    out = tmp_path / "backbones.json"
+    options = ["--backbones", "MobileNetV2", "--seeds", "3", "--share", "0.002", "--test-images", "20"]
+    assert common.main(backbones.measure, [*options, "--out", str(out)]) == 0
+    [record] = json.loads(out.read_text(encoding="utf-8"))["records"]
+    assert record["name"] == "transfer_frozen_mobilenetv2" and record["backbone"] == transfer.RANDOM
+    assert record["what"].endswith(", MobileNetV2 at 160 pixels") and record["parameters"] == 2_270_794
 
 
 # --- the ablation ---

@@ -159,6 +159,23 @@ def test_the_comparison_has_the_lowest_seeds_figures_and_the_spread(root):
                    "| 0.680 (0.670 to 0.690, 2 seeds) |")
 
 
+def test_other_backbones_have_a_row_each_with_the_spread_over_seeds(root):
+    small = {"what": "lesson 5: transfer frozen, a small net at 160 pixels", "images": 8_000,
+             "backbone": "a small net from a file"}
+    put(root / "results/backbones.json", {"context": ABOUT, "records": [
+        record("small", True, number, seconds, test_accuracy=accuracy, seed=number, **small)
+        for number, (seconds, accuracy) in enumerate(((70.4, 0.85), (90.2, 0.87)), 1)]})
+    with (root / "README.md").open("a", encoding="utf-8") as readme:
+        readme.write("\n<!-- results: backbones -->\n<!-- end -->\n")
+    tool.write(root)
+    assert block(root, "backbones").splitlines()[2] == (
+        "| a small net at 160 pixels | 8,000 | 0.860 (0.850 to 0.870, 2 seeds) | 70 to 90 | 99 | 25.2 "
+        "| a small net from a file |")
+    (root / "results/backbones.json").unlink()
+    tool.write(root)
+    assert block(root, "backbones").startswith("Not measured yet: `python benchmarks/backbones.py` and `cp")
+
+
 def test_flips_stand_apart_and_a_run_that_was_not_tested_has_dashes(root):
     put(root / "results/laptop/fast.json", run("fast", 1, 0.9, test_accuracy_flips=0.912))
     untested = run("subclassed", 1, 0.6)

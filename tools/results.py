@@ -47,6 +47,7 @@ LABELS = {  # what tables call the runs; a run that has no other name is called 
 }
 MAKE = {
     "benchmark": "make bench FULL=1` and `cp build/benchmark.json results/",
+    "backbones": "python benchmarks/backbones.py` and `cp build/backbones.json results/",
     "faults": "make faults` and `cp build/faults.json results/",
     "scaling": "make bench-scaling` and `cp build/scaling.json results/",
 }
@@ -59,12 +60,13 @@ STYLE = {"svg.hashsalt": "cifar10-course", "svg.fonttype": "path", "axes.grid": 
 
 def load(folder: Path) -> dict:
     """What stands in `results/`: for each budget `runs` (name to results, one a seed) and `times`; and the content of
-    benchmark.json, scaling.json, ablation.json and faults.json, None where there is none.
+    benchmark.json, backbones.json, scaling.json, ablation.json and faults.json, None where there is none.
 
     Raises CourseError where a file cannot be read, holds an absolute path, is on the stand-in, or where one budget
     mixes images from several sources.
     """
-    found = {name: _json(folder / f"{name}.json") for name in ("benchmark", "scaling", "ablation", "faults")}
+    found = {name: _json(folder / f"{name}.json") for name in ("benchmark", "backbones", "scaling", "ablation",
+                                                                  "faults")}
     for budget in BUDGETS:
         here = sorted((folder / budget).glob("*.json"))
         content = {file: _json(file) for file in here}
@@ -109,6 +111,7 @@ def blocks(results: dict, notebooks: Path) -> dict:
     full         the same for the full budget
     context      images, versions and hardware behind each of these tables, and the largest memory of a lesson
     benchmark    the lessons' models beside the five predecessors
+    backbones    lesson 5's frozen part with other backbones
     faults       what `make faults` injected, and what was survived
     figure NAME  a figure of results/figures with its description
     """
@@ -119,6 +122,7 @@ def blocks(results: dict, notebooks: Path) -> dict:
         "full": lambda old: comparison(results, "full"),
         "context": lambda old: context(results),
         "benchmark": lambda old: benchmark(results["benchmark"]),
+        "backbones": lambda old: backbones(results["backbones"]),
         "faults": lambda old: faults_table(results["faults"]),
     }
     alts = {name: alt for name, (_, _, alt) in figures(results).items()}
@@ -291,6 +295,22 @@ def benchmark(content: dict | None) -> str:
     if about.get("failed"):
         notes.append(f"Failed: {', '.join(map(str, about['failed']))}.")
     return table(head, rows) + "\n\n" + " ".join(notes)
+
+
+def backbones(content: dict | None) -> str:
+    """Lesson 5's frozen part with other backbones, a row each with the mean and range over its seeds."""
+    if not content:
+        return missing("backbones")
+    rows = []
+    for name in dict.fromkeys(record["name"] for record in content["records"]):
+        group = [record for record in content["records"] if record["name"] == name]
+        seconds, first = [record["seconds"] for record in group], group[0]
+        rows.append([first["what"].partition(", ")[2], f"{first['images']:,}",
+                     _over_seeds([record["test_accuracy"] for record in group]),
+                     f"{min(seconds):,.0f} to {max(seconds):,.0f}", f"{first['parameters']:,}",
+                     f"{first['forward_mflops']:,.1f}", first["backbone"]])
+    return table(["Frozen backbone", "Training images", "Test, mean and range over seeds", "Seconds, features included",
+                  "Parameters", "MFLOP an image", "Weights"], rows) + f"\n\n{provenance([content['context']])}"
 
 
 def faults_table(content: dict | None) -> str:
