@@ -24,6 +24,8 @@ AMOUNTS = 5  # a slider in the figure
 PICTURES = 10  # on a page of mistakes
 THUMBNAIL = 192  # pixels across; what is smaller is enlarged to this
 ANY = "any"
+# Boxes are shown by this type themselves: ipywidgets 7, which Colab has, makes no bundle of one as 8 does.
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def augmentation(pictures: Split, class_names, changes: dict[str, tuple]):
@@ -191,7 +193,8 @@ def own_picture(saved: list[runs.Run], class_names, first: str | None = None, pi
 
         def draw(_):
             shown.value = "<p>Asking the model.</p>"
-            given = bytes(upload.value[0]["content"]) if upload.value else picture
+            given = _uploaded(upload.value)
+            given = picture if given is None else given
             try:
                 steps, shares = _answer(load(model.value), archives.read_picture(given, None))
             except CourseError as error:
@@ -207,6 +210,12 @@ def own_picture(saved: list[runs.Run], class_names, first: str | None = None, pi
         return widgets.VBox([model, upload, shown])
 
     return _play(figure, build, "an upload")
+
+
+def _uploaded(value) -> bytes | None:
+    """The file that an upload holds, None where it holds none; ipywidgets 7, which Colab has, keeps files by name."""
+    files = list(value.values() if isinstance(value, dict) else value)
+    return bytes(files[-1]["content"]) if files else None
 
 
 def _answer(model: keras.Model, pixels: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -282,5 +291,6 @@ def _play(figure: plt.Figure, build, what: str):
         if box is None:
             print(f"Here would be {what}: run `python -m pip install 'ipywidgets>=8'` and restart Jupyter.")
         else:  # the text is for front ends and pages that show no widgets, in place of Python's name for the box
-            display(box._repr_mimebundle_() | {"text/plain": f"In JupyterLab there are {what} here."}, raw=True)
+            display({WIDGET: {"version_major": 2, "version_minor": 0, "model_id": box.model_id},
+                     "text/plain": f"In JupyterLab there are {what} here."}, raw=True)
     return box

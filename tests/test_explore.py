@@ -262,6 +262,14 @@ def captions(box):
     return [caption for caption, _ in pictures(box)]
 
 
+@pytest.mark.parametrize(("value", "content"), [
+    ((), None), ({}, None), (({"name": "a.png", "content": memoryview(b"new")},), b"new"),
+    ({"a.png": {"metadata": {"name": "a.png"}, "content": b"old"}}, b"old"),
+])
+def test_an_upload_is_read_from_old_and_new_ipywidgets(value, content):
+    assert explore._uploaded(value) == content
+
+
 def test_every_step_of_an_upload_is_shown(saved):
     box = explore.own_picture(saved, NAMES)
     assert not pictures(box)
