@@ -132,7 +132,7 @@ def figures_page(source: Path) -> None:
     """All figures of results/, each with its description, after the tables that the README has."""
     texts = json.loads((source / "results/figures/alt.json").read_text(encoding="utf-8"))
     blocks = "\n\n".join(f"```{{include}} README.md\n:start-after: '<!-- results: {name} -->'\n:end-before: "
-                         "'<!-- end -->'\n```" for name in ("comparison", "context", "full", "benchmark"))
+                         "'<!-- end -->'\n```" for name in ("comparison", "context", "full", "backbones", "benchmark"))
     shown = "\n\n".join(f"![{text}](results/figures/{name}.svg)\n\n{text}" for name, text in texts.items())
     (source / "figures.md").write_text(
         f"# Results\n\nWhat the lessons reached, and on what. {{doc}}`results/README` says how to make it again.\n\n"
@@ -147,7 +147,7 @@ def lay_out(source: Path, build: Path) -> None:
     shutil.copytree(ROOT / "results" / "figures", source / "results" / "figures")
     for page in PAGES:
         (source / page).parent.mkdir(exist_ok=True)
-        text = (ROOT / page).read_text(encoding="utf-8")
+        text = without_pictures((ROOT / page).read_text(encoding="utf-8"))
         (source / page).write_text(re.sub(r"\]\((\.\./)?README\.md", r"](\1index.md", text), encoding="utf-8")
     for folder, scripts, change in (("notebooks", NOTEBOOKS, lambda notebook: notebook),
                                     ("exercises", EXERCISES, with_folded_solutions)):
