@@ -33,7 +33,6 @@ IDEAS = {
     "alternating (mirrored at random)": [("mirrored = mirrored_first ^ (epoch % 2 == 1)",
                                           "mirrored = generator.random(len(padded)) < 0.5")],
     "small pictures first": [("size = 24 if epoch < budget.fast_epochs // 2 else 32", "size = 32")],
-    "SiLU (ReLU instead)": [('layers.Activation("silu")', "layers.ReLU()")],
     "label smoothing": [("label_smoothing=0.2", "label_smoothing=0.0")],
     "faster biases": [("64 * gradient if", "gradient if")],
     "a falling rate": [("SGD(fast_rate,", "SGD(0.3,")],

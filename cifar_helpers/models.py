@@ -33,15 +33,15 @@ class SubclassedCNN(keras.Model):
 class FastCNN(keras.Model):
     """A whitening convolution, three blocks of two convolutions, the maximum over positions; returns logits."""
 
-    def __init__(self, width=32, classes=10, **kwargs):
+    def __init__(self, width=32, activation="relu", classes=10, **kwargs):
         super().__init__(**kwargs)
-        self.width, self.classes = width, classes
+        self.width, self.activation, self.classes = width, activation, classes
         self.scale = layers.Rescaling(1 / 64, offset=-2)
         self.whiten = layers.Conv2D(24, 2, use_bias=False, trainable=False)
         widths = (width, width, 4 * width, 4 * width, 4 * width, 4 * width)
         self.convolutions = [layers.Conv2D(filters, 3, padding="same", use_bias=False) for filters in widths]
         self.norms = [layers.BatchNormalization(momentum=0.6, scale=False) for _ in widths]
-        self.relu, self.silu = layers.ReLU(), layers.Activation("silu")
+        self.relu, self.activate = layers.ReLU(), layers.Activation(activation)
         self.pool, self.peak = layers.MaxPooling2D(), layers.GlobalMaxPooling2D()
         self.logits = layers.Dense(classes, use_bias=False)
 
@@ -51,8 +51,8 @@ class FastCNN(keras.Model):
             x = convolution(x)
             if number % 2 == 0:
                 x = self.pool(x)
-            x = self.silu(norm(x, training=training))
+            x = self.activate(norm(x, training=training))
         return self.logits(self.peak(x)) / 9
 
     def get_config(self):
-        return {**super().get_config(), "width": self.width, "classes": self.classes}
+        return {**super().get_config(), "width": self.width, "activation": self.activation, "classes": self.classes}

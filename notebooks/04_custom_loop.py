@@ -283,23 +283,23 @@ print(f"train accuracy {run.info['train_accuracy']:.3f}, validation accuracy {ru
 # small net to 94% in seconds on one large GPU. Its ideas fit in short cells, and they help two cores as well.
 #
 # The net first: three blocks of two convolutions, pooling before normalisation as in lesson 3, the maximum over all
-# positions at the end. Its activation is SiLU, x times the sigmoid of x: a ReLU whose corner is rounded off, at some
-# price in time. The logits are divided by 9, so that the net starts out unsure.
+# positions at the end. A long training takes SiLU instead of ReLU, x times the sigmoid of x: the corner is rounded off,
+# at some price in time. The logits are divided by 9, so that the net starts out unsure.
 
 # %%
 @keras.saving.register_keras_serializable("cifar_helpers")
 class FastCNN(keras.Model):
     """A whitening convolution, three blocks of two convolutions, the maximum over positions; returns logits."""
 
-    def __init__(self, width=32, classes=10, **kwargs):
+    def __init__(self, width=32, activation="relu", classes=10, **kwargs):
         super().__init__(**kwargs)
-        self.width, self.classes = width, classes
+        self.width, self.activation, self.classes = width, activation, classes
         self.scale = layers.Rescaling(1 / 64, offset=-2)
         self.whiten = layers.Conv2D(24, 2, use_bias=False, trainable=False)
         widths = (width, width, 4 * width, 4 * width, 4 * width, 4 * width)
         self.convolutions = [layers.Conv2D(filters, 3, padding="same", use_bias=False) for filters in widths]
         self.norms = [layers.BatchNormalization(momentum=0.6, scale=False) for _ in widths]
-        self.relu, self.silu = layers.ReLU(), layers.Activation("silu")
+        self.relu, self.activate = layers.ReLU(), layers.Activation(activation)
         self.pool, self.peak = layers.MaxPooling2D(), layers.GlobalMaxPooling2D()
         self.logits = layers.Dense(classes, use_bias=False)
 
@@ -309,11 +309,11 @@ class FastCNN(keras.Model):
             x = convolution(x)
             if number % 2 == 0:
                 x = self.pool(x)
-            x = self.silu(norm(x, training=training))
+            x = self.activate(norm(x, training=training))
         return self.logits(self.peak(x)) / 9
 
     def get_config(self):
-        return {**super().get_config(), "width": self.width, "classes": self.classes}
+        return {**super().get_config(), "width": self.width, "activation": self.activation, "classes": self.classes}
 
 
 # %% [markdown]
@@ -334,7 +334,7 @@ def whitening_filters(pictures):
 
 # %%
 keras.utils.set_random_seed(budget.seed)
-fast = FastCNN(budget.fast_width, name="fast")
+fast = FastCNN(budget.fast_width, budget.fast_activation, name="fast")
 some = data.train.images[:2_000]
 fast(some[:1])  # creates the weights
 fast.whiten.kernel.assign(whitening_filters(fast.scale(some)))
