@@ -28,12 +28,12 @@ LESSONS = {
         "full": _ALL | {"epochs": 12},
     },
     "custom_loop": {
-        "smoke": _FEW | {"epochs": 1, "timed_steps": 3, "fast_epochs": 2, "fast_width": 4, "fast_activation": "relu",
+        "smoke": _FEW | {"epochs": 1, "timed_steps": 3, "fast_epochs": 2, "fast_width": 4,
                          "fast_shift": 2},
         "laptop": _ALL | {"epochs": 4, "timed_steps": 40, "fast_epochs": 4, "fast_width": 32,
-                          "fast_activation": "relu", "fast_shift": 2},
+                          "fast_shift": 2},
         "full": _ALL | {"epochs": 20, "timed_steps": 100, "fast_epochs": 18, "fast_width": 64,
-                        "fast_activation": "silu", "fast_shift": 4},
+                        "fast_shift": 4},
     },
     "transfer": {
         "smoke": {"train_images": 100, "validation_images": 100, "image_size": 32, "experiment_images": 100,
