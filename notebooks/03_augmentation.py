@@ -13,7 +13,7 @@
 # |---|---|---|
 # | `smoke` | under 1 | says nothing |
 # | `laptop` | 4 | 0.78 to 0.84, 0.78 to 0.84 |
-# | `full` | 12 | 0.80 to 0.85, 0.82 to 0.87 |
+# | `full` | 15 | 0.80 to 0.85, 0.82 to 0.88 |
 #
 # On a GPU the minutes have not been measured yet.
 

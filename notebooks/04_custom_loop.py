@@ -14,7 +14,7 @@
 # |---|---|---|
 # | `smoke` | under 1 | says nothing |
 # | `laptop` | 3 | 0.62 to 0.68, 0.84 to 0.90 |
-# | `full` | 29 | 0.72 to 0.77, 0.90 to 0.95 |
+# | `full` | 18 | 0.72 to 0.77, 0.91 to 0.96 |
 #
 # On a GPU the minutes have not been measured yet.
 
