@@ -13,7 +13,7 @@
 # | Budget | Minutes on two cores |
 # |---|---|
 # | `smoke` | not measured yet |
-# | `laptop` | 3 |
+# | `laptop` | 2 |
 # | `full` | not measured yet |
 #
 # On a GPU the minutes have not been measured yet.
