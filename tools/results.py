@@ -308,8 +308,7 @@ def backbones(content: dict | None) -> str:
         rows.append([first["what"].partition(", ")[2], f"{first['images']:,}",
                      _over_seeds([record["test_accuracy"] for record in group]),
                      " to ".join(dict.fromkeys(f"{number:,.0f}" for number in (min(seconds), max(seconds)))),
-                     f"{first['parameters']:,}",
-                     f"{first['forward_mflops']:,.1f}", first["backbone"]])
+                     f"{first['parameters']:,}", f"{first['forward_mflops']:,.1f}", first["backbone"]])
     return table(["Frozen backbone", "Training images", "Test, mean and range over seeds", "Seconds, features included",
                   "Parameters", "MFLOP an image", "Weights"], rows) + f"\n\n{provenance([content['context']])}"
 
