@@ -18,12 +18,15 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
-import assignments
 import nbformat
 import pytest
 from PIL import Image
 
 from cifar_helpers.paths import cache_dir
+
+pytest.importorskip("nbgrader", reason="nbgrader makes the students' exercises: pip install '.[browser]'")
+
+import assignments  # noqa: E402
 
 pytestmark = [pytest.mark.browser,
               pytest.mark.skipif(shutil.which("make") is None, reason="no make is installed: `make lab` needs it")]
