@@ -24,9 +24,9 @@ from PIL import Image
 
 from cifar_helpers.paths import cache_dir
 
-pytest.importorskip("nbgrader", reason="nbgrader makes the students' exercises: pip install '.[browser]'")
+pytest.importorskip("nbgrader", reason="nbgrader makes the students' exercises: pip install '.[grading]'")
 
-import assignments  # noqa: E402
+import assignments
 
 pytestmark = [pytest.mark.browser,
               pytest.mark.skipif(shutil.which("make") is None, reason="no make is installed: `make lab` needs it")]
