@@ -26,9 +26,9 @@ PLANS = {
         1: ("--images 4500 --test-images 2000", "4 --share 0.1 --test-images 2000"),
         2: ("--images 2250 --epochs 1 --augmented-epochs 1 --test-images 2000", "3 --share 0.05 --test-images 2000"),
         3: ("--images 4500 --test-images 2000", "2 --share 0.1 --test-images 2000"),
-        4: ("--images 32 --epochs 1 --fine-tune-epochs 1 --test-images 20",
+        4: ("--images 64 --epochs 1 --fine-tune-epochs 1 --test-images 20",
             "5 --share 0.02 --set fine_tune_images=64 --test-images 50"),
-        5: ("--images 200 --epochs 1 --large-images 32 --large-epochs 1 --test-images 100 --large-test-images 10",
+        5: ("--images 200 --epochs 1 --large-images 64 --large-epochs 1 --test-images 100 --large-test-images 10",
             "5 --share 0.01 --set fine_tune_images=32 --only transfer_frozen --test-images 50"),
     },
     "full": {

@@ -221,6 +221,9 @@ def test_scripts_take_the_options_that_the_plans_give(size, monkeypatch):
         script = importlib.import_module(process["script"].removesuffix(".py"))
         with pytest.raises(Taken):
             script.measure(process["options"].split())
+        if process["script"].startswith("predecessor"):  # no speed follows from a first batch alone
+            images = re.findall(r"--(?:large-)?images (\d+)", process["options"])
+            assert all(int(number) > script.BATCH for number in images)
 
 
 def test_measurements_of_scaling_take_turns():
