@@ -188,8 +188,8 @@ def lesson_table(old: str, times: dict, notebooks: Path, about: dict) -> str:
             raise CourseError(f"README.md's table of lessons has no row for {script.stem}: add one that links to "
                               f"{notebook}.")
         shown = f" {minutes(times.get(_lesson_key(script)))} " if times else found[2]
-        badges = openers.badges(notebook, about).replace("# ", "").split("\n")
-        old = old.replace(found[0], f"{found[1]}{shown}| {' '.join(badges).strip()} |")
+        badges = " ".join(openers.badges(notebook, about).replace("# ", "").splitlines())
+        old = old.replace(found[0], f"{found[1]}{shown}| {badges} |")
     return old
 
 
