@@ -154,9 +154,34 @@ def test_an_address_that_leads_nowhere_is_one_sentence(root, capsys):
 
 def test_the_comparison_has_the_lowest_seeds_figures_and_the_spread(root):
     head, _, row = block(root, "comparison").splitlines()
-    assert "Test, with flips" not in head and head.endswith("| Test, mean and range over seeds |")
-    assert row == ("| 2 · baseline `Sequential` CNN | 0.750 | 0.680 | 0.670 | 0.884 | 122,570 | 61 | 0.06 "
-                   "| 0.680 (0.670 to 0.690, 2 seeds) |")
+    assert "Test, with flips" not in head and head.startswith("| Lesson and model | Test, mean and range over seeds |")
+    assert row == ("| 2 · baseline `Sequential` CNN | 0.680 (0.670 to 0.690, 2 seeds) | 0.750 | 0.680 | 0.670 | 0.884 "
+                   "| 122,570 | 61 | 0.06 |")
+
+
+def test_the_summary_has_both_budgets_side_by_side(root):
+    put(root / "results/full/baseline.json", run("baseline", 1, 0.8, train_seconds=1234.5, test_images=10_000))
+    put(root / "results/full/fast.json", run("fast", 1, 0.9, parameters=7))
+    with (root / "README.md").open("a", encoding="utf-8") as readme:
+        readme.write("\n<!-- results: summary -->\n<!-- end -->\n")
+    tool.write(root)
+    head, _, baseline, fast, _, about = block(root, "summary").splitlines()
+    assert head == ("| Lesson and model | Parameters | `laptop`: test accuracy | trained in | `full`: test accuracy "
+                    "| trained in |")
+    assert baseline == ("| 2 · baseline `Sequential` CNN | 122,570 | 0.680 (0.670 to 0.690) | 61 s | 0.790 | 1,234 s |")
+    assert fast == "| 4 · fast net, custom loop | 7 | – | – | 0.890 | 61 s |"
+    assert "seeds 1, 7, 2026; 10,000 test images; Python 3.11.7" in about
+
+
+def test_a_block_in_another_page_is_written_with_links_from_there(root, capsys):
+    page = root / "results" / "README.md"
+    page.write_text("<!-- results: figure seeds-laptop -->\n<!-- end -->\n<!-- results: context -->\n<!-- end -->\n")
+    assert tool.write(root) == [page]
+    text = page.read_text(encoding="utf-8")
+    assert "](../results/figures/seeds-laptop.svg)\n<!-- end -->\n<!-- results: context -->\n- Budget" in text
+    replace(page, "<!-- end -->\n<!--", "<!--")
+    assert tool.main(["--check", str(root)]) == 1
+    assert capsys.readouterr().err.startswith("results/README.md, line 3: a block opens inside the block 'figure seeds")
 
 
 def test_other_backbones_have_a_row_each_with_the_spread_over_seeds(root):
@@ -169,7 +194,7 @@ def test_other_backbones_have_a_row_each_with_the_spread_over_seeds(root):
         readme.write("\n<!-- results: backbones -->\n<!-- end -->\n")
     tool.write(root)
     assert block(root, "backbones").splitlines()[2] == (
-        "| a small net at 160 pixels | 8,000 | 0.860 (0.850 to 0.870, 2 seeds) | 70 to 90 | 99 | 25.2 "
+        "| a small net at 160 pixels | 0.860 (0.850 to 0.870, 2 seeds) | 8,000 | 70 to 90 | 99 | 25.2 "
         "| a small net from a file |")
     (root / "results/backbones.json").unlink()
     tool.write(root)
@@ -183,8 +208,8 @@ def test_flips_stand_apart_and_a_run_that_was_not_tested_has_dashes(root):
     put(root / "results/laptop/subclassed.json", untested)
     tool.write(root)
     rows = block(root, "comparison")
-    assert "Test, with flips" in rows and "| 0.890 |" in rows and "| 0.912 | one seed |" in rows
-    assert "| 4 · subclassed CNN, custom loop | 0.750 | 0.600 | – | – | 122,570 | 61 | 0.06 | – | – |" in rows
+    assert "| Test | Test, with flips |" in rows and "| one seed | 0.750 | 0.900 | 0.890 | 0.912 |" in rows
+    assert "| 4 · subclassed CNN, custom loop | – | 0.750 | 0.600 | – | – | – | 122,570 | 61 | 0.06 |" in rows
 
 
 def test_results_that_are_missing_are_a_sentence_that_says_how_to_make_them(root):
@@ -200,10 +225,10 @@ def test_results_that_are_missing_are_a_sentence_that_says_how_to_make_them(root
 
 def test_the_benchmark_shows_both_measurements_and_what_was_extrapolated(root):
     rows = block(root, "benchmark").splitlines()
-    assert rows[2] == ("| 1 | the predecessor_1 | 0.700 | 83, 85 (10.00% of it) | ≈ 840 | 1,234 | 900 | 99 | 25.2 "
-                       "| – | – | – |")
-    assert rows[3] == ("| 1 | the subclassed | 0.700 | 40, 42 | 41 | 1,234 | 900 | 99 | 25.2 "
-                       "| 0.5, 0.52 | 20 | not reached |")
+    assert rows[2] == ("| 1 | the predecessor_1 | 0.700 | 83, 85 (10.00% of it) | ≈ 840 | – | – | – "
+                       "| 1,234 | 900 | 99 | 25.2 |")
+    assert rows[3] == ("| 1 | the subclassed | 0.700 | 40, 42 | 41 | 0.5, 0.52 | 20 "
+                       "| not reached | 1,234 | 900 | 99 | 25.2 |")
 
 
 def test_the_benchmark_has_one_row_a_model_where_a_script_trains_several():
@@ -258,7 +283,7 @@ def test_a_range_goes_outward(values, text):
 def test_figures_are_drawn_once_with_a_description_and_no_date(root):
     folder = root / "results" / "figures"
     alts = json.loads((folder / "alt.json").read_text(encoding="utf-8"))
-    assert set(alts) == {"curves-laptop", "confusion-laptop", "confusion-best-laptop", "seeds-laptop",
+    assert set(alts) == {"curves-laptop", "confusion-laptop", "confusion-best-laptop", "seeds-laptop", "course",
                          "accuracy-seconds"} == {path.stem for path in folder.glob("*.svg")}
     assert "0.670 to 0.690, mean 0.680" in alts["seeds-laptop"] and "airplane for automobile (32" in str(alts)
     assert block(root, "figure seeds-laptop") == f"![{alts['seeds-laptop']}](results/figures/seeds-laptop.svg)"
@@ -273,8 +298,10 @@ def test_every_kind_of_figure_is_drawn_the_same_twice(root):
     put(root / "results" / "ablation.json", {"context": ABOUT, "records": [
         {"name": "all", "without": None, "seed": 1, "validation_accuracy": 0.9, "seconds": 1},
         {"name": "less", "without": "a part", "seed": 1, "validation_accuracy": 0.8, "seconds": 1}]})
+    put(root / "results" / "full" / "baseline.json", run("baseline", 1, 0.8))
     made = tool.figures(tool.load(root / "results"))
-    for name in ("scaling", "ablation", "accuracy-seconds"):
+    assert set(made["course"][1]["2 · baseline Sequential CNN"]) == {"laptop", "full"}
+    for name in ("scaling", "ablation", "accuracy-seconds", "course"):
         draw, data, alt = made[name]
         assert tool.svg(draw, data) == tool.svg(draw, data)
         assert alt.endswith(".") and re.search(r"\d", alt)
@@ -364,7 +391,7 @@ def test_a_missing_figure_is_caught(root):
 def test_results_that_nothing_shows_are_caught(root):
     text = (root / "README.md").read_text(encoding="utf-8")
     (root / "README.md").write_text(text.replace("<!-- results: comparison -->", "<!-- results: context -->"), "utf-8")
-    assert any("has no block 'comparison'" in fault for fault in tool.faults(root))
+    assert any("No page has the block 'comparison'" in fault for fault in tool.faults(root))
 
 
 def test_a_file_that_belongs_to_no_run_is_caught(root):

@@ -129,14 +129,13 @@ def api_pages(folder: Path) -> None:
 
 
 def figures_page(source: Path) -> None:
-    """All figures of results/, each with its description, after the tables that the README has."""
+    """All figures of results/, each with its description."""
     texts = json.loads((source / "results/figures/alt.json").read_text(encoding="utf-8"))
-    blocks = "\n\n".join(f"```{{include}} README.md\n:start-after: '<!-- results: {name} -->'\n:end-before: "
-                         "'<!-- end -->'\n```" for name in ("comparison", "context", "full", "backbones", "benchmark"))
-    shown = "\n\n".join(f"![{text}](results/figures/{name}.svg)\n\n{text}" for name, text in texts.items())
+    shown = "\n\n".join(f"## {text.partition(':')[0]}\n\n![{text}](results/figures/{name}.svg)\n\n{text}"
+                        for name, text in texts.items())
     (source / "figures.md").write_text(
-        f"# Results\n\nWhat the lessons reached, and on what. {{doc}}`results/README` says how to make it again.\n\n"
-        f"{blocks}\n\n## Figures\n\n{shown}\n", encoding="utf-8")
+        f"# Figures\n\nDrawn from the reference results; the tables stand in {{doc}}`results/README`.\n\n{shown}\n",
+        encoding="utf-8")
 
 
 def lay_out(source: Path, build: Path) -> None:

@@ -3,10 +3,10 @@
     python tools/results.py --write    write tables, rows and figures from the JSON
     python tools/results.py --check    write nothing; say what differs, and exit with 1 where something does
 
-Written are: in README.md, what stands between `<!-- results: NAME -->` and `<!-- end -->` (see `blocks`); in the first
-cell of each lesson, minutes and accuracy in the rows of the budgets for which there are results; `results/figures/`.
-A figure is drawn anew only where its data or the function that draws it have changed, which its SHA-256 tells, so that
-checking depends on no version of matplotlib.
+Written are: in the pages of PAGES, what stands between `<!-- results: NAME -->` and `<!-- end -->` (see `blocks`); in
+the first cell of each lesson, minutes and accuracy in the rows of the budgets for which there are results; and
+`results/figures/`. A figure is drawn anew only where its data or the function that draws it have changed, which its
+SHA-256 tells, so that checking depends on no version of matplotlib.
 """
 
 import argparse
@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = ("laptop", "full")
 REMEDY = "run `make results` (`python tools/results.py --write`)"
 UNMEASURED = "not measured yet"
+PAGES = ("README.md", "results/README.md", "benchmarks/README.md")  # a block may stand in each of them
 LABELS = {  # what tables call the runs; a run that has no other name is called by its own
     "baseline": "baseline `Sequential` CNN", "plain": "Conv-BatchNorm net", "augmented": "the same, with augmentation",
     "subclassed": "subclassed CNN, custom loop", "fast": "fast net, custom loop",
@@ -100,13 +101,14 @@ def _json(file: Path):
     return content
 
 
-# --- README.md ---
+# --- pages ---
 
 
-def blocks(results: dict, notebooks: Path) -> dict:
-    """For each block of README.md the function that makes its text from what stands there.
+def blocks(results: dict, notebooks: Path, up: str = "") -> dict:
+    """For each block of a page the function that makes its text from what stands there.
 
     lessons      the table of lessons: its third column gets the minutes at the laptop budget, its fourth the badges
+    summary      a row a model: its test accuracy and training seconds at each budget
     comparison   the laptop budget's runs, measured on the test images
     full         the same for the full budget
     context      images, versions and hardware behind each of these tables, and the largest memory of a lesson
@@ -114,10 +116,13 @@ def blocks(results: dict, notebooks: Path) -> dict:
     backbones    lesson 5's frozen part with other backbones
     faults       what `make faults` injected, and what was survived
     figure NAME  a figure of results/figures with its description
+
+    `up` leads from the page's folder to the repository's ("../").
     """
     made = {
         "lessons": lambda old: lesson_table(old, results["laptop"]["times"], notebooks,
                                             openers.project(notebooks.parent)),
+        "summary": lambda old: summary(results),
         "comparison": lambda old: comparison(results, "laptop"),
         "full": lambda old: comparison(results, "full"),
         "context": lambda old: context(results),
@@ -128,7 +133,9 @@ def blocks(results: dict, notebooks: Path) -> dict:
     alts = {name: alt for name, (_, _, alt) in figures(results).items()}
 
     def figure(name):
-        return f"![{alts[name]}](results/figures/{name}.svg)" if name in alts else missing(name)
+        if name not in alts:
+            return missing("laptop" if name == "course" else name)
+        return f"![{alts[name]}]({up}results/figures/{name}.svg)"
 
     return made | {f"figure {name}": lambda old, name=name: figure(name) for name in FIGURES}
 
@@ -143,8 +150,8 @@ def missing(what: str) -> str:
     return f"Not measured yet: `{how}` makes these results, and `make results` writes them here."
 
 
-def rewritten(text: str, made: dict) -> str:
-    """README's text with every block made anew; what stands outside markers is as it was.
+def rewritten(text: str, made: dict, page: str = "README.md") -> str:
+    """A page's text with every block made anew; what stands outside markers is as it was.
 
     Raises CourseError, naming the line, where a marker is unknown, malformed, or has no partner.
     """
@@ -153,25 +160,25 @@ def rewritten(text: str, made: dict) -> str:
         opens = re.fullmatch(r"<!-- results: (\S.*?) -->", line)
         if not opens and line != "<!-- end -->":
             if re.search(r"<!--\s*(results\b|end\s*-->)", line):
-                raise CourseError(f"README.md, line {number}: {line.strip()!r} is no marker: it must stand alone on "
+                raise CourseError(f"{page}, line {number}: {line.strip()!r} is no marker: it must stand alone on "
                                   "its line, as <!-- results: NAME --> or <!-- end -->.")
             (out if name is None else old).append(line)
         elif opens and name is not None:
-            raise CourseError(f"README.md, line {number}: a block opens inside the block {name!r} of line {begun}: "
+            raise CourseError(f"{page}, line {number}: a block opens inside the block {name!r} of line {begun}: "
                               "end that one first with <!-- end -->.")
         elif opens and opens[1] not in made:
-            raise CourseError(f"README.md, line {number}: there is no block {opens[1]!r}: take one of "
+            raise CourseError(f"{page}, line {number}: there is no block {opens[1]!r}: take one of "
                               f"{', '.join(made)}.")
         elif opens:
             name, begun, old = opens[1], number, []
             out.append(line)
         elif name is None:
-            raise CourseError(f"README.md, line {number}: this <!-- end --> ends nothing: delete it.")
+            raise CourseError(f"{page}, line {number}: this <!-- end --> ends nothing: delete it.")
         else:
             out += [made[name]("\n".join(old)), line]
             name = None
     if name is not None:
-        raise CourseError(f"README.md, line {begun}: the block {name!r} has no <!-- end -->: add one.")
+        raise CourseError(f"{page}, line {begun}: the block {name!r} has no <!-- end -->: add one.")
     return "\n".join(out)
 
 
@@ -193,23 +200,50 @@ def lesson_table(old: str, times: dict, notebooks: Path, about: dict) -> str:
     return old
 
 
+def summary(results: dict) -> str:
+    """A row a model: test accuracy over the seeds (mean, range) and training seconds (first seed) at each budget."""
+    there = {budget: results[budget]["runs"] for budget in BUDGETS if results[budget]["runs"]}
+    if not there:
+        return missing("laptop")
+    head = ["Lesson and model", "Parameters"]
+    for budget in there:
+        head += [f"`{budget}`: test accuracy", "trained in"]
+    rows = []
+    for name in (name for name in LESSONS if any(name in runs for runs in there.values())):
+        at = [runs.get(name, []) for runs in there.values()]
+        sizes = dict.fromkeys(f"{result['run']['parameters']:,}" for found in at for result in found[:1])
+        row = [f"{int(LESSONS[name][:2])} · {LABELS.get(name, name)}", " / ".join(sizes)]
+        for found in at:
+            row += [_mean_and_range(tested(found)) or "–",
+                    f"{found[0]['run']['train_seconds']:,.0f} s" if found else "–"]
+        rows.append(row)
+    return table(head, rows) + "\n\nMeans, with the range where several seeds were trained. " + provenance(
+        [result["run"] for runs in there.values() for found in runs.values() for result in found])
+
+
+def _mean_and_range(values: list[float]) -> str:
+    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}" if values else ""
+
+
 def comparison(results: dict, budget: str) -> str:
-    """The table of a budget's runs: figures of the first seed, then mean and range of test accuracy over all seeds."""
+    """The table of a budget's runs: mean and range of test accuracy over all seeds, then figures of the first seed."""
     runs = results[budget]["runs"]
     if not runs:
         return missing(budget)
-    head = ["Lesson and model", "Train", "Validation", "Test", "Test loss", "Parameters", "Training, s", "ms an image"]
     flips = any("test_accuracy_flips" in result["run"] for found in runs.values() for result in found)
     several = any(len(found) > 1 for found in runs.values())
-    head += ["Test, with flips"] * flips + ["Test, mean and range over seeds"] * several
+    head = ["Lesson and model", *["Test, mean and range over seeds"] * several, "Train", "Validation", "Test",
+            *["Test, with flips"] * flips, "Test loss", "Parameters", "Training, s", "ms an image"]
     rows = []
     for name, found in runs.items():
         first = found[0]["run"]
-        row = [f"{int(LESSONS[name][:2])} · {LABELS.get(name, name)}", *(_share(first.get(key)) for key in (
-            "train_accuracy", "validation_accuracy", "test_accuracy", "test_loss")), f"{first['parameters']:,}",
-            f"{first['train_seconds']:,.0f}", _number(first.get("milliseconds_per_image"), ".2f")]
-        row += [_share(first.get("test_accuracy_flips"))] * flips
-        rows.append(row + [_over_seeds(tested(found))] * several)
+        rows.append([
+            f"{int(LESSONS[name][:2])} · {LABELS.get(name, name)}", *[_over_seeds(tested(found))] * several,
+            *(_share(first.get(key)) for key in ("train_accuracy", "validation_accuracy", "test_accuracy")),
+            *[_share(first.get("test_accuracy_flips"))] * flips, _share(first.get("test_loss")),
+            f"{first['parameters']:,}", f"{first['train_seconds']:,.0f}",
+            _number(first.get("milliseconds_per_image"), ".2f")])
     return table(head, rows)
 
 
@@ -258,9 +292,10 @@ def provenance(found: list[dict]) -> str:
                 f"{about['system']}")
 
     seeds = sorted({item["seed"] for item in found if "seed" in item})
+    counts = dict.fromkeys(f"{item['test_images']:,}" for item in found if "test_images" in item)
     parts = [distinct(lambda item: f"{item['data']['name']} ({item['data']['origin']})"),
              f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else "",
-             distinct(lambda item: f"{item['test_images']:,} test images" if "test_images" in item else ""),
+             f"{' or '.join(counts)} test images" if counts else "",
              distinct(versions), distinct(hardware), distinct(lambda item: item.get("backbone"))]
     return "; ".join(part for part in parts if part) + "."
 
@@ -271,8 +306,9 @@ def benchmark(content: dict | None) -> str:
         return missing("benchmark")
     about = content["context"]
     compared = about.get("pairs", [])
-    head = ["Pair", "Model", "Test", "Training, s", "Whole, s", "Images/s", "Memory, MB", "Parameters",
-            "MFLOP an image", "Whole / predecessor's", "Predecessor's accuracy after, s", "What it claims after, s"]
+    head = ["Pair", "Model", "Test", "Training, s", "Whole, s", "Whole / predecessor's",
+            "Predecessor's accuracy after, s", "What it claims after, s", "Images/s", "Memory, MB", "Parameters",
+            "MFLOP an image"]
     rows = []
     order = sorted(content["records"], key=lambda record: (record["pair"], bool(record["ours"])))
     for pair, name in dict.fromkeys((record["pair"], record["name"]) for record in order):
@@ -283,12 +319,12 @@ def benchmark(content: dict | None) -> str:
         whole = np.mean([record["whole_seconds"] for record in group])
         rows.append([
             str(pair), first["what"], _both(group, "test_accuracy", ".3f"), _both(group, "seconds", ",.0f") + part,
-            f"{'≈ ' * bool(part)}{whole:,.0f}", _both(group, "images_per_second", ",.0f"),
-            _both(group, "peak_memory_mb", ",.0f"), f"{first['parameters']:,}",
-            _number(first["forward_mflops"], ",.1f"), _both(ratios, "seconds_ratio", ".2g"),
+            f"{'≈ ' * bool(part)}{whole:,.0f}", _both(ratios, "seconds_ratio", ".2g"),
             _both([entry for entry in ratios if entry["final"]], "reached_seconds", ",.0f", "not reached"),
             _both([entry for entry in ratios if entry["claimed"] is not None], "claimed_seconds", ",.0f",
                   "not reached"),
+            _both(group, "images_per_second", ",.0f"), _both(group, "peak_memory_mb", ",.0f"),
+            f"{first['parameters']:,}", _number(first["forward_mflops"], ",.1f"),
         ])
     notes = [f"Size `{about.get('size', 'reduced')}`, each process twice, in turns; “Whole” is the mean of both, and ≈ "
              "says that it was extrapolated from the share in brackets."]
@@ -305,11 +341,11 @@ def backbones(content: dict | None) -> str:
     for name in dict.fromkeys(record["name"] for record in content["records"]):
         group = [record for record in content["records"] if record["name"] == name]
         seconds, first = [record["seconds"] for record in group], group[0]
-        rows.append([first["what"].partition(", ")[2], f"{first['images']:,}",
-                     _over_seeds([record["test_accuracy"] for record in group]),
+        rows.append([first["what"].partition(", ")[2], _over_seeds([record["test_accuracy"] for record in group]),
+                     f"{first['images']:,}",
                      " to ".join(dict.fromkeys(f"{number:,.0f}" for number in (min(seconds), max(seconds)))),
                      f"{first['parameters']:,}", f"{first['forward_mflops']:,.1f}", first["backbone"]])
-    return table(["Frozen backbone", "Training images", "Test, mean and range over seeds", "Seconds, features included",
+    return table(["Frozen backbone", "Test, mean and range over seeds", "Training images", "Seconds, features included",
                   "Parameters", "MFLOP an image", "Weights"], rows) + f"\n\n{provenance([content['context']])}"
 
 
@@ -419,7 +455,7 @@ def figures(results: dict) -> dict:
         found |= {f"{name}-{budget}": (draw, data, alt) for name, draw, data, alt in (
             _curves(runs, budget), _confusion(runs, budget), _best_confusion(runs, budget), _seeds(runs, budget))
             if data}
-    for name, draw, data, alt in (_accuracy_seconds(results), _scaling(results["scaling"]),
+    for name, draw, data, alt in (_course(results), _accuracy_seconds(results), _scaling(results["scaling"]),
                                   _ablation(results["ablation"])):
         if data:
             found[name] = (draw, data, alt)
@@ -427,7 +463,7 @@ def figures(results: dict) -> dict:
 
 
 FIGURES = [f"{name}-{budget}" for budget in BUDGETS for name in ("curves", "confusion", "confusion-best", "seeds")] + [
-    "accuracy-seconds", "scaling", "ablation"]
+    "course", "accuracy-seconds", "scaling", "ablation"]
 
 
 def _plain(name: str) -> str:
@@ -441,8 +477,10 @@ def _listed(parts) -> str:
 def _curves(runs: dict, budget: str) -> tuple:
     data = {label: [{key: result["history"][key] for key in ("accuracy", "val_accuracy") if key in result["history"]}
                     for result in found] for label, found in runs.items()}
-    ends = (f"{label} ends at {found[0]['val_accuracy'][-1]:.3f} on validation images after "
-            f"{len(found[0]['accuracy'])} epochs" for label, found in data.items() if "val_accuracy" in found[0])
+    first = {label: found[0] for label, found in data.items() if "val_accuracy" in found[0]}
+    ends = (f"{label} ends at {history['val_accuracy'][-1]:.3f} on validation images after "
+            f"{len(history['accuracy'])} epoch{'s' * (len(history['accuracy']) > 1)}"
+            for label, history in first.items())
     return "curves", draw_curves, data and {"runs": data, "budget": budget}, (
         f"Accuracy by epoch at the {budget} budget, a panel a model, first seed: " + _listed(ends))
 
@@ -538,13 +576,53 @@ def draw_seeds(data: dict) -> plt.Figure:
     return figure
 
 
+def _course(results: dict) -> tuple:
+    models = {}
+    for budget in BUDGETS:
+        for name, found in results[budget]["runs"].items():
+            if values := tested(found):
+                models.setdefault(_plain(name), {})[budget] = [values, found[0]["run"]["train_seconds"]]
+    models = {_plain(name): models[_plain(name)] for name in LESSONS if _plain(name) in models}
+    said = (f"{label} " + ", ".join(f"{np.mean(values):.3f} at {budget} after {seconds:,.0f} s"
+                                    for budget, (values, seconds) in at.items()) for label, at in models.items())
+    return "course", draw_course, models, "Test accuracy of the course's models: " + _listed(said)
+
+
+def draw_course(data: dict) -> plt.Figure:
+    figure, axis = plt.subplots(figsize=(9, 0.5 * len(data) + 1.3), layout="constrained")
+    styles = {"laptop": ("o", plots.PALETTE[0]), "full": ("D", plots.PALETTE[1])}
+    named = set()
+    for row, at in enumerate(data.values()):
+        means = {budget: np.mean(values) for budget, (values, _) in at.items()}
+        axis.plot(list(means.values()), [row] * len(means), color="0.6", linewidth=2, zorder=1)
+        for budget, (values, seconds) in at.items():
+            marker, colour = styles[budget]
+            axis.plot([min(values), max(values)], [row, row], color=colour, linewidth=5, alpha=0.4, zorder=2,
+                      solid_capstyle="butt")
+            axis.plot(means[budget], row, marker, color=colour, markersize=8, zorder=3, linestyle="none",
+                      label=None if budget in named else f"budget {budget}")
+            right = means[budget] == max(means.values())
+            axis.annotate(f"{means[budget]:.3f}, {seconds:,.0f} s", (max(values) if right else min(values), row),
+                          (9 if right else -9, 0), textcoords="offset points", va="center", fontsize=9,
+                          ha="left" if right else "right")
+            named.add(budget)
+    axis.set_yticks(range(len(data)), data)
+    axis.set_ylim(len(data) - 0.4, -0.6)
+    low, high = axis.get_xlim()
+    axis.set_xlim(low - 0.25 * (high - low), high + 0.25 * (high - low))  # the texts stand there
+    axis.set(xlabel="test accuracy (mean, range over seeds), after seconds of training")
+    axis.legend(loc="lower left")
+    figure.suptitle("The course's models on two budgets")
+    return figure
+
+
 def _accuracy_seconds(results: dict) -> tuple:
     models = {}
     if content := results["benchmark"]:
         for record in content["records"]:
             label = record["what"] if record["ours"] else f"{record['predecessor']}: {record['what']}"
-            model = models.setdefault(label, {"ours": bool(record["ours"]), "share": record["fraction"], "points": [],
-                                              "curves": [], "claims": []})
+            model = models.setdefault(label, {"pair": record["pair"], "ours": bool(record["ours"]),
+                                              "share": record["fraction"], "points": [], "curves": [], "claims": []})
             model["points"].append([record["seconds"], record["test_accuracy"]])
             model["curves"].append([record["history"]["seconds"], record["history"]["validation_accuracy"]])
             if record["claimed_accuracy"] is not None:
@@ -554,7 +632,7 @@ def _accuracy_seconds(results: dict) -> tuple:
             if tested(found):
                 points = [[result["run"]["train_seconds"], result["run"]["test_accuracy"]] for result in found
                           if "test_accuracy" in result["run"]]
-                models[_plain(name)] = {"ours": True, "share": 1, "points": points, "claims": [],
+                models[_plain(name)] = {"pair": None, "ours": True, "share": 1, "points": points, "claims": [],
                                         "curves": [curve for result in found if (curve := _timed(result))]}
     said = (f"{label} {np.mean([accuracy for _, accuracy in model['points']]):.3f} in "
             f"{np.mean([seconds for seconds, _ in model['points']]):,.0f} s" +
@@ -574,22 +652,32 @@ def _timed(result: dict) -> list | None:
 
 
 def draw_accuracy_seconds(data: dict) -> plt.Figure:
-    figure, axis = plt.subplots(figsize=(9.5, 5.5), layout="constrained")
-    colours = {True: itertools.cycle(plots.PALETTE[:7]), False: itertools.cycle(plots.PALETTE[:7])}
-    for label, model in data.items():
-        colour, ours = next(colours[model["ours"]]), model["ours"]
-        for seconds, values in model["curves"]:
-            axis.plot(seconds, values, "-" if ours else ":", color=colour, linewidth=1, alpha=0.6)
-        part = f" ({model['share']:.2%} of its training)" if model["share"] < 1 else ""
-        axis.plot(*zip(*model["points"], strict=True), "o" if ours else "s", linestyle="none", color=colour,
-                  markerfacecolor="white" if part else colour, label=label + part)
-        if model["claims"]:
-            axis.plot(*zip(*model["claims"], strict=True), "x", linestyle="none", color=colour)
-    if any(model["claims"] for model in data.values()):
-        axis.plot([], [], "x", color="black", label="what it claims, after its whole training")
-    axis.set(xscale="log", xlabel="training seconds", ylabel="accuracy")
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.suptitle("Test accuracy (marks) and validation accuracy (lines) against training time")
+    panels = list(dict.fromkeys(model["pair"] for model in data.values()))
+    rows = -(-len(panels) // 2)
+    columns = min(2, len(panels))
+    figure, axes = plt.subplots(rows, columns, figsize=(5.5 * columns, 4.4 * rows + 0.4), sharex=True, sharey=True,
+                                squeeze=False, layout="constrained")
+    for axis, pair in zip(axes.flat, panels, strict=False):
+        colours = itertools.cycle(plots.PALETTE[:7])
+        for label, model in ((label, model) for label, model in data.items() if model["pair"] == pair):
+            colour, ours = next(colours), model["ours"]
+            for seconds, values in model["curves"]:
+                axis.plot(seconds, values, "-" if ours else ":", color=colour, linewidth=1, alpha=0.6)
+            part = f" ({model['share']:.2%} of its training)" if model["share"] < 1 else ""
+            axis.plot(*zip(*model["points"], strict=True), "o" if ours else "s", linestyle="none", color=colour,
+                      markerfacecolor="white" if part else colour, label=label + part)
+            if model["claims"]:
+                axis.plot(*zip(*model["claims"], strict=True), "x", linestyle="none", color=colour)
+        axis.set(xscale="log", xlabel="training seconds")
+        axis.set_title(f"Predecessor {pair} and the lesson that answers it" if pair else "")
+        axis.tick_params(labelbottom=True)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=7.5)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy")
+    for axis in axes.flat[len(panels):]:
+        axis.set_axis_off()
+    claims = "; cross: what it claims, after its whole training" * any(model["claims"] for model in data.values())
+    figure.suptitle(f"Accuracy against training seconds (mark: test; line: validation{claims})")
     return figure
 
 
@@ -686,9 +774,11 @@ def _is_current(path: Path, draw, data: dict) -> bool:
 
 
 def texts(root: Path, results: dict) -> dict[Path, str]:
-    """What README.md, the lessons' scripts and alt.json should say."""
-    readme = root / "README.md"
-    found = {readme: rewritten(readme.read_text(encoding="utf-8"), blocks(results, root / "notebooks"))}
+    """What the pages, the lessons' scripts and alt.json should say."""
+    found = {}
+    for page in (page for page in PAGES if (root / page).is_file()):
+        made = blocks(results, root / "notebooks", "../" * page.count("/"))
+        found[root / page] = rewritten((root / page).read_text(encoding="utf-8"), made, page)
     found |= {script: with_rows(script, results) for script in _scripts(root / "notebooks")}
     if alts := {name: alt for name, (_, _, alt) in figures(results).items()}:
         found[root / "results" / "figures" / "alt.json"] = json.dumps(alts, indent=1, ensure_ascii=False) + "\n"
@@ -746,10 +836,10 @@ def faults(root: Path) -> list[str]:
               for path in _orphans(root, results)]
     needed = {"comparison": results["laptop"]["runs"], "full": results["full"]["runs"],
               "lessons": results["laptop"]["times"], "benchmark": results["benchmark"]}
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    return found + [f"README.md has no block {name!r} for results that are there: put <!-- results: {name} --> and "
-                    f"<!-- end --> where it belongs, and {REMEDY}." for name, content in needed.items()
-                    if content and f"<!-- results: {name} -->" not in readme]
+    shown = "\n".join(text for path, text in wanted.items() if path.suffix == ".md")
+    return found + [f"No page has the block {name!r} for results that are there: put <!-- results: {name} --> and "
+                    f"<!-- end --> into one of {', '.join(PAGES)}, and {REMEDY}." for name, content in needed.items()
+                    if content and f"<!-- results: {name} -->" not in shown]
 
 
 def _difference(path: Path, text: str, root: Path) -> str:
@@ -763,7 +853,7 @@ def _difference(path: Path, text: str, root: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write or check; the exit status is 1 where a check found something or the results cannot be used."""
-    parser = argparse.ArgumentParser(description="Keep README.md, the lessons and the figures equal to results/.")
+    parser = argparse.ArgumentParser(description="Keep pages, lessons and figures equal to results/.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", action="store_true", help="write tables, rows and figures")
     what.add_argument("--check", action="store_true", help="write nothing, and fail where something differs")

@@ -2,7 +2,14 @@
 function reachable() {
   for (const box of document.querySelectorAll(".bd-article table, .bd-article pre, .bd-article .cell_output, .bd-sidebar-primary")) {
     if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+    if (box.matches("table")) {
+      fade(box);
+      box.onscroll = () => fade(box);
+    }
   }
+}
+function fade(table) {
+  table.classList.toggle("more-to-the-right", table.scrollLeft + table.clientWidth < table.scrollWidth - 1);
 }
 document.addEventListener("DOMContentLoaded", () => {
   for (const opener of document.querySelectorAll("nav summary")) {
