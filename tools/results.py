@@ -205,18 +205,17 @@ def summary(results: dict) -> str:
     there = {budget: results[budget]["runs"] for budget in BUDGETS if results[budget]["runs"]}
     if not there:
         return missing("laptop")
-    head = ["Lesson and model", "Parameters"]
-    for budget in there:
-        head += [f"`{budget}`: test accuracy", "trained in"]
+    head = ["Lesson and model", *(title for budget in there for title in (f"`{budget}`: test accuracy", "trained in")),
+            "Parameters"]
     rows = []
     for name in (name for name in LESSONS if any(name in runs for runs in there.values())):
         at = [runs.get(name, []) for runs in there.values()]
         sizes = dict.fromkeys(f"{result['run']['parameters']:,}" for found in at for result in found[:1])
-        row = [f"{int(LESSONS[name][:2])} · {LABELS.get(name, name)}", " / ".join(sizes)]
+        row = [f"{int(LESSONS[name][:2])} · {LABELS.get(name, name)}"]
         for found in at:
             row += [_mean_and_range(tested(found)) or "–",
                     f"{found[0]['run']['train_seconds']:,.0f} s" if found else "–"]
-        rows.append(row)
+        rows.append([*row, " / ".join(sizes)])
     return table(head, rows) + "\n\nMeans, with the range where several seeds were trained. " + provenance(
         [result["run"] for runs in there.values() for found in runs.values() for result in found])
 

@@ -12,6 +12,9 @@ function fade(table) {
   table.classList.toggle("more-to-the-right", table.scrollLeft + table.clientWidth < table.scrollWidth - 1);
 }
 document.addEventListener("DOMContentLoaded", () => {
+  for (const cell of document.querySelectorAll(".bd-article table:not(.dataframe) :is(td, th)")) {
+    cell.classList.toggle("text", cell.textContent.trim().length > 18);
+  }
   for (const opener of document.querySelectorAll("nav summary")) {
     opener.setAttribute("aria-label", "Pages below " + opener.closest("li").querySelector("a").textContent.trim());
   }
