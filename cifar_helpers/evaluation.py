@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from scipy import stats
 from scipy.special import log_softmax, softmax
-from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from cifar_helpers.marks import marked
@@ -52,8 +52,8 @@ def accuracy_interval(logits: np.ndarray, labels: np.ndarray, resamples: int = 2
     Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
     """
     correct = (logits.argmax(axis=1) == labels).astype(np.float64)
-    interval = bootstrap((correct,), np.mean, n_resamples=resamples, batch=100, method="percentile",
-                         rng=np.random.default_rng(seed)).confidence_interval
+    interval = stats.bootstrap((correct,), np.mean, n_resamples=resamples, batch=100, method="percentile",
+                               rng=np.random.default_rng(seed)).confidence_interval
     return float(interval.low), float(interval.high)
 
 
@@ -65,7 +65,7 @@ def mcnemar(logits_a: np.ndarray, logits_b: np.ndarray, labels: np.ndarray) -> d
     """
     a, b = logits_a.argmax(axis=1) == labels, logits_b.argmax(axis=1) == labels
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return {"only first right": only_a, "only second right": only_b, "p": float(p)}
 
 

@@ -26,6 +26,7 @@ nb_render_markdown_format = "myst"
 
 default_role = "code"  # docstrings say `name`, as the course's prose does
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # a default's name, not its value
 autodoc_typehints_format = "short"
 autodoc_inherit_docstrings = False  # what Keras says of its own methods stands in its documentation
 
@@ -48,3 +49,9 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+
+
+def setup(app):
+    """Leave out fields of named tuples, of which Python says no more than their number."""
+    app.connect("autodoc-skip-member", lambda app, what, name, member, skip, options:
+                (getattr(member, "__doc__", None) or "").startswith("Alias for field number") or None)

@@ -1,12 +1,12 @@
 """Checks that students call on their own solutions: `checks.check_name(solution)`, one for each exercise.
 
-lesson_1  images, splits and pipelines
-lesson_2  a first network: scaling, logits, validation
-lesson_3  augmentation that keeps the class
-lesson_4  training steps and loops
-lesson_5  preprocessing, frozen layers, fine-tuning
-lesson_6  metrics, intervals and paired tests
-lesson_7  sums over workers, shares of the data, checkpoints
+- `lesson_1`: images, splits and pipelines
+- `lesson_2`: a first network: scaling, logits, validation
+- `lesson_3`: augmentation that keeps the class
+- `lesson_4`: training steps and loops
+- `lesson_5`: preprocessing, frozen layers, fine-tuning
+- `lesson_6`: metrics, intervals and paired tests
+- `lesson_7`: sums over workers, shares of the data, checkpoints
 
 A check tests shapes, dtypes, ranges and behaviour on small generated inputs. It prints a line where all is right, and
 raises NotYet otherwise. A lesson's module is imported when one of its checks is first used, so that a notebook without
