@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Assignment 1 · Look before you train
+# # Exercises 1 · Look before you train
 #
 # Six exercises, 20 points, on lesson 1: bytes and pixel values, statistics, the three splits and the `tf.data`
 # pipeline. Know lesson 1 and a little NumPy; no exercise needs the CIFAR-10 images.
@@ -308,7 +308,7 @@ for features, scores in accuracies.items():
     print(f"{features:7} mean {np.mean(scores):.3f}, from {min(scores):.3f} to {max(scores):.3f}")
 
 # %% [markdown]
-# ## To discuss
+# ## To discuss (no points)
 #
 # These are not graded. Bring a sentence or two to the next meeting.
 #

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Assignment 2 · A baseline that can be beaten
+# # Exercises 2 · A baseline that can be beaten
 #
 # Six exercises, 20 points, on lesson 2: the sizes of a network, its loss, its usual faults, one image, curves, and a
 # fair comparison. Know lessons 1 and 2; no exercise needs the CIFAR-10 images, and none trains for long.
@@ -226,7 +226,7 @@ assert np.isclose(float(hidden_probability), np.exp(2) / (np.exp(2) + 9), atol=1
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Exercise 5: Read four runs (2 points, and 2 for a text)
+# ## Exercise 5: Read four runs (2 + 2 points)
 #
 # The cell below draws the losses of four runs, whose numbers were written for this exercise: training dashed,
 # validation solid, eight epochs each. Fill the dict `curves`: for each letter one of `diagnoses`, each used once, and
@@ -329,7 +329,7 @@ for budget in (90_000, 5_000_000):
           f"the first is {plan[0]}")
 
 # %% [markdown]
-# ## To discuss
+# ## To discuss (no points)
 #
 # These are not graded. Bring a sentence or two to the next meeting.
 #

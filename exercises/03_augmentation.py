@@ -41,7 +41,7 @@ import tensorflow as tf
 from cifar_helpers.checks.lesson_3 import TWO_NETS
 
 # %% [markdown]
-# ## Exercise 1: predict, then run (3 points)
+# ## Exercise 1: Predict, then run (3 points)
 #
 # A net trains for ten epochs. Each time a training picture comes, it is mirrored or not, left to right, and moved by
 # a whole number of pixels from -2 to 2 down, and from -2 to 2 to the right. **Predict**, with pencil and paper, and
@@ -76,7 +76,7 @@ made = [padded[down:down + 32, across:across + 32] for down, across in np.ndinde
 print(len({view.tobytes() for one in made for view in (one, one[:, ::-1])}), "different pictures")
 
 # %% [markdown]
-# ## Exercise 2: move each picture by itself (3 points)
+# ## Exercise 2: Move each picture by itself (3 points)
 #
 # Write `shift(images)`. It gets pictures (n, 32, 32, 3), `uint8` or `float32`, and returns as many of the same shape,
 # in the same order, values unchanged. Each is moved by a whole number of pixels from -2 to 2 down, and from -2 to 2 to
@@ -139,7 +139,7 @@ assert np.allclose(blended, (10 * shares @ np.arange(4))[:, None, None, None], a
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Exercise 4: find the bugs in CutMix (3 points)
+# ## Exercise 4: Find the bugs in CutMix (3 points)
 #
 # The function below gets pictures `float32` (n, 32, 32, 3), one-hot labels `float32` (n, 10), `boxes`, whole numbers
 # (n, 4), and `partners`, whole numbers (n,). A box is top, left, bottom and right of a rectangle; bottom and right no
@@ -186,7 +186,7 @@ for _ in range(5):
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Exercise 5: find the bugs in the pipelines (4 points)
+# ## Exercise 5: Find the bugs in the pipelines (4 points)
 #
 # Below are two pipelines as they are found in many notebooks. `train` and `validation` are each a pair of arrays,
 # images `uint8` (n, 32, 32, 3) and labels (n,); `augment` takes a batch of images and returns a changed batch, at
@@ -230,7 +230,7 @@ for batches, count, added in zip(found, (30, 7), (0.25, 0), strict=True):
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Exercise 6: read a plot (3 points)
+# ## Exercise 6: Read a plot (3 points)
 #
 # The next cell draws an invented example: one net trained without augmentation and with it, over three seeds and eight
 # epochs. Dashed lines are training accuracies, solid lines validation accuracies, both means over the seeds; the bands

@@ -43,7 +43,7 @@ import tensorflow as tf
 from cifar_helpers.checks.lesson_4 import EPOCHS_TO_SPEND, IDEAS
 
 # %% [markdown]
-# ## Exercise 1: predict, then run (3 points)
+# ## Exercise 1: Predict, then run (3 points)
 #
 # 400 training images, batches of 128, the last batch as many as are left, three epochs. `graph_step` is a fresh
 # `tf.function` around a training step that begins with a `print`. **Predict**, with pencil and paper, and fill in the
@@ -95,7 +95,7 @@ lowest = min(float(loss_function([[1.0] + [0.0] * 9], prediction)) for predictio
 print(f"{steps} steps, {len(traces)} traces, lowest loss {lowest:.4f}")
 
 # %% [markdown]
-# ## Exercise 2: find the bugs in an epoch (4 points)
+# ## Exercise 2: Find the bugs in an epoch (4 points)
 #
 # The function below is to train for one epoch, then validate, and return a dict of `loss`, `accuracy`, `val_loss` and
 # `val_accuracy`: means over the epoch's training batches, as they were met, and means over the validation batches with
@@ -166,7 +166,7 @@ for done in (1, 2):
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Exercise 3: a large batch in small pieces (4 points)
+# ## Exercise 3: A large batch in small pieces (4 points)
 #
 # A batch of 1,024 does not fit into memory, four of at most 256 do. Write `accumulated_step(model, optimizer,
 # loss_function, batches)`. `batches` is a list of pairs (images, labels); `model` returns logits and sees **one batch
@@ -212,7 +212,7 @@ assert all(np.allclose(*pair, atol=1e-4) for pair in zip(small.get_weights(), la
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Exercise 4: a rate that lets the net learn (3 points)
+# ## Exercise 4: A rate that lets the net learn (3 points)
 #
 # One tutorial divided the learning rate by ten at the end of every epoch; the next cell draws what is left of it.
 # Write `schedule(steps, peak)`. It returns something that can be called with the number of steps done, from 0 to
@@ -246,7 +246,7 @@ assert 0.05 < found[4] < 0.5 and abs(found[5]) < 0.01
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Exercise 5: two looks, reported apart (2 points)
+# ## Exercise 5: Two looks, reported apart (2 points)
 #
 # Write `report(predict, images, labels)`. `predict` takes images (n, 32, 32, 3) and returns logits (n, 10), `images`
 # are `uint8`, `labels` whole numbers (n,). It returns a dict of two top-1 accuracies from 0 to 1: `"accuracy"`, the
@@ -280,7 +280,7 @@ assert np.isclose(figures["accuracy"], 1 / 4) and np.isclose(figures["accuracy w
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Exercise 6: design an ablation (4 points)
+# ## Exercise 6: Design an ablation (4 points)
 #
 # What does whitening bring, and what does the start as the identity? You may spend 60 epochs in all. Write `plan`, a
 # list of runs (2 points). A run is a dict with the four ideas of `IDEAS` (the next cell shows them, all switched on)

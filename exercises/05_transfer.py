@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Assignment 5 · Start from a pretrained net
+# # Exercises 5 · Start from a pretrained net
 #
 # Six exercises, 20 points, on lesson 5: preprocessing, frozen layers, cached features, fine-tuning. The nets are tiny
 # and the images generated, so no cell takes longer than seconds.
@@ -332,7 +332,7 @@ assert all(len({row[key] for row in plan}) == 1 for key in ("images", "epochs", 
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Questions for discussion (no points)
+# ## To discuss (no points)
 #
 # 1. CIFAR-10 and ImageNet were both collected from the web. How could the backbone have seen pictures of our test set,
 #    what would that do to the accuracy, and how would you look for it?

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Assignment 6 · Compare models fairly
+# # Exercises 6 · Compare models fairly
 #
 # Six exercises, 20 points, on lesson 6: confusion matrix, precision and recall, McNemar's test, calibration, and what
 # the test set is for. Nothing here is trained, and all numbers are made up for the exercise.
@@ -306,7 +306,7 @@ assert str(plan["chosen on"]).strip().lower() == "validation"
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Questions for discussion (no points)
+# ## To discuss (no points)
 #
 # 1. A test set has been used by thousands of papers over ten years. Each measured its models once. Is a figure on it
 #    still one for images that nobody has seen?

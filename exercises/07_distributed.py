@@ -361,7 +361,7 @@ figure.suptitle("Made-up figures: two numbers of workers, three seeds each");
 # ### END SOLUTION
 
 # %% [markdown]
-# ## To discuss
+# ## To discuss (no points)
 #
 # No points; bring an answer to the next meeting.
 #
