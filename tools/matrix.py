@@ -1,6 +1,6 @@
 """Run every lesson on every supported Python and TensorFlow, and as on Colab: each row in a clean environment.
 
-    python tools/matrix.py                     every row: three to four minutes and 2 GB of disk each, one after the other
+    python tools/matrix.py                     every row: some four minutes and 2 GB of disk each, one after the other
     python tools/matrix.py colab-2.19 3.13-newest
     python tools/matrix.py --list              the rows, and which of them cannot run here
 
