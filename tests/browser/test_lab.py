@@ -1,7 +1,8 @@
 """The lessons as a student meets them: in the JupyterLab that `make lab` starts, driven in a real browser.
 
 Lab works in a copy of the lessons, at the smoke budget, and writes its settings, runs and caches to a scratch folder.
-What a cell left is read from the notebook that Lab saves. `build/screenshots/lab-….png` show what was seen.
+What a cell left is read from the notebook that Lab saves. `build/screenshots/lab-….png` show what was seen, and
+test_site.py puts them on the page that it makes.
 """
 
 import json
@@ -44,6 +45,8 @@ MOVES = 12  # of a slider
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """The JupyterLab of `make lab` on copies of the lessons and of the first assignment: its address and folder."""
+    for old in SCREENSHOTS.glob("lab-*.png"):
+        old.unlink()
     scratch = tmp_path_factory.mktemp("lab")
     folder = scratch / "course"
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__"))

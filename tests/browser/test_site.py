@@ -1,6 +1,7 @@
 """The course's site in a real browser: every page, on a desktop and on a phone, in daylight and at night.
 
-The first test builds it as `make site` does. `build/screenshots/site.html` shows all pages and what was found.
+The first test builds it as `make site` does. `build/screenshots/report.html` shows all pages and what was found, after
+the pictures that test_lab.py took.
 """
 
 import functools
@@ -87,7 +88,7 @@ def visits(site, address, browser):
             tab.remove_listener("console", listen)
             tab.remove_listener("request", ask)
         tab.close()
-    write_report(screenshots / "site.html", found, time.monotonic() - begun)
+    write_report(screenshots / "report.html", found, time.monotonic() - begun)
     return found
 
 
@@ -95,15 +96,17 @@ def write_report(path, found, seconds):
     """One page with a picture of each page in each view, and what was found on it."""
     counts = Counter({key: sum(len(visit[key]) for visit in found)
                       for key in ("violations", "errors", "elsewhere", "without text")})
-    shown = "\n".join(
-        f'<figure><img src="{visit["picture"]}" alt="{html.escape(visit["page"])}" width="240"><figcaption>'
-        f'{html.escape(visit["page"])}, {visit["view"]}</figcaption></figure>' for visit in found)
+    lab = [(picture.name, picture.stem.replace("-", " ")) for picture in sorted(path.parent.glob("lab-*.png"))]
+    pictures = [*lab, *((visit["picture"], f"{visit['page']}, {visit['view']}") for visit in found)]
+    shown = "\n".join(f'<figure><a href="{name}"><img src="{name}" alt="" width="240"></a><figcaption>'
+                      f"{html.escape(caption)}</figcaption></figure>" for name, caption in pictures)
     text = (f"{len(found)} visits to {len({visit['page'] for visit in found})} pages in {seconds:.0f} s: "
             + ", ".join(f"{count} {what}" for what, count in counts.items()))
     print(f"\n{text}")
-    path.write_text(f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>The site, page by page</title><style>'
+    path.write_text('<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>In the browser</title><style>'
                     "body{font-family:sans-serif}figure{display:inline-block;vertical-align:top;margin:.5em}</style>"
-                    f"<h1>The site, page by page</h1><p>{text}.</p>{shown}</html>\n", encoding="utf-8")
+                    f"<h1>JupyterLab, and the site page by page</h1><p>The site: {text}.</p>{shown}</html>\n",
+                    encoding="utf-8")
 
 
 @pytest.mark.parametrize(("what", "key"), [
