@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import figures
 import matplotlib.pyplot as plt
 import pairs
 import pytest
@@ -266,9 +267,9 @@ def test_a_lesson_without_runs_keeps_its_accuracy_and_may_have_two_columns(root)
 
 @pytest.mark.parametrize(("seconds", "text"), [(1, "under 1"), (60, "under 1"), (61, "2"), (600, "10")])
 def test_minutes_are_rounded_up(seconds, text):
-    figures = {"seconds": seconds, "cores": 2, "gpus": []}
-    assert tool.minutes({"1": figures}) == text
-    assert tool.minutes({"1": figures | {"cores": 16, "gpus": ["A GPU"]}}) == f"{text} (16 cores, A GPU)"
+    took = {"seconds": seconds, "cores": 2, "gpus": []}
+    assert tool.minutes({"1": took}) == text
+    assert tool.minutes({"1": took | {"cores": 16, "gpus": ["A GPU"]}}) == f"{text} (16 cores, A GPU)"
 
 
 @pytest.mark.parametrize(("values", "text"), [
@@ -294,23 +295,23 @@ def test_figures_are_drawn_once_with_a_description_and_no_date(root):
 
 def test_every_kind_of_figure_is_drawn_the_same_twice(root):
     put(root / "results" / "scaling.json", {"context": ABOUT, "records": [
-        {"series": name, "x": x, "images": 10 * x, "seconds": [x, 2 * x]} for name in tool.SERIES for x in (1, 4)]})
+        {"series": name, "x": x, "images": 10 * x, "seconds": [x, 2 * x]} for name in figures.SERIES for x in (1, 4)]})
     put(root / "results" / "ablation.json", {"context": ABOUT, "records": [
         {"name": "all", "without": None, "seed": 1, "validation_accuracy": 0.9, "seconds": 1},
         {"name": "less", "without": "a part", "seed": 1, "validation_accuracy": 0.8, "seconds": 1}]})
     put(root / "results" / "full" / "baseline.json", run("baseline", 1, 0.8))
-    made = tool.figures(tool.load(root / "results"))
+    made = figures.from_results(tool.load(root / "results"))
     assert set(made["course"][1]["2 · baseline Sequential CNN"]) == {"laptop", "full"}
     for name in ("scaling", "ablation", "accuracy-seconds", "course"):
         draw, data, alt = made[name]
-        assert tool.svg(draw, data) == tool.svg(draw, data)
+        assert figures.svg(draw, data) == figures.svg(draw, data)
         assert alt.endswith(".") and re.search(r"\d", alt)
-    assert set(made) <= set(tool.FIGURES)
+    assert set(made) <= set(figures.FIGURES)
 
 
 def test_without_a_benchmark_the_lessons_stand_alone_against_time(root):
     (root / "results" / "benchmark.json").unlink()
-    [model] = tool.figures(tool.load(root / "results"))["accuracy-seconds"][1].values()
+    [model] = figures.from_results(tool.load(root / "results"))["accuracy-seconds"][1].values()
     assert model["points"] == [[61.4, 0.67], [61.4, pytest.approx(0.69)]]
     assert model["curves"][0] == [[31.4, 61.4], [0.4, 0.68]]  # 11.4 s went before the first epoch
 
@@ -370,7 +371,7 @@ def test_a_change_of_the_drawing_function_is_caught(root, monkeypatch):
     def draw_seeds(data):
         return None
 
-    monkeypatch.setattr(tool, "draw_seeds", draw_seeds)
+    monkeypatch.setattr(figures, "draw_seeds", draw_seeds)
     assert ["seeds-laptop.svg" in fault for fault in tool.faults(root)] == [True]
 
 
