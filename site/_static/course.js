@@ -14,7 +14,7 @@ function fade(table) {
 document.addEventListener("DOMContentLoaded", () => {
   // A printed sentence wraps; a printed table, which has gaps or lines, scrolls.
   for (const printed of document.querySelectorAll(".bd-article .cell_output pre")) {
-    printed.classList.toggle("wraps", !/\S {2,}\S|[│┃|]/.test(printed.textContent));
+    printed.classList.toggle("wraps", !/\S {2,}\S|[│┃]/.test(printed.textContent));
   }
   for (const cell of document.querySelectorAll(".bd-article table:not(.dataframe) :is(td, th)")) {
     cell.classList.toggle("text", cell.textContent.trim().length > 18);
