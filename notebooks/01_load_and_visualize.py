@@ -14,7 +14,7 @@
 # |---|---|---|
 # | `smoke` | under 1 | 0.10 and 0.15 to 0.30 |
 # | `laptop` | under 1 | 0.10 and 0.32 to 0.38 |
-# | `full` | not measured yet | 0.10 and 0.37 to 0.42 |
+# | `full` | under 1 | 0.10 and 0.37 to 0.42 |
 #
 # On a GPU the minutes have not been measured yet.
 #

@@ -12,9 +12,9 @@
 #
 # | Budget | Minutes on two cores |
 # |---|---|
-# | `smoke` | not measured yet |
+# | `smoke` | under 1 |
 # | `laptop` | 2 |
-# | `full` | not measured yet |
+# | `full` | 6 |
 #
 # On a GPU the minutes have not been measured yet.
 
