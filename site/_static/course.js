@@ -12,9 +12,9 @@ function fade(table) {
   table.classList.toggle("more-to-the-right", table.scrollLeft + table.clientWidth < table.scrollWidth - 1);
 }
 document.addEventListener("DOMContentLoaded", () => {
-  // A printed sentence wraps; a printed table, which has gaps or lines, scrolls.
+  // A printed sentence wraps; a printed table, which has gaps or lines, and a printed program scroll.
   for (const printed of document.querySelectorAll(".bd-article .cell_output pre")) {
-    printed.classList.toggle("wraps", !/\S {2,}\S|[│┃]/.test(printed.textContent));
+    printed.classList.toggle("wraps", !/\S {2,}\S|[│┃]|^(def|class) /m.test(printed.textContent));
   }
   for (const cell of document.querySelectorAll(".bd-article table:not(.dataframe) :is(td, th)")) {
     cell.classList.toggle("text", cell.textContent.trim().length > 18);
