@@ -72,7 +72,9 @@ def chosen_seed() -> int:
 
 
 def start_lesson(lesson: str, seed: int | None = None) -> SimpleNamespace:
-    """Check the versions, seed every generator, and return the lesson's budget; figures get descriptions from now on.
+    """Check the versions, seed every generator, and return the lesson's budget.
+
+    Figures get descriptions from now on, and colours that readers who are colour-blind can tell apart.
 
     `lesson` is a key of `budgets.LESSONS`; `seed` stands for `COURSE_SEED`, which is 2026 where it is not set. Prints
     two lines: what the lesson runs on, and how much it trains. The budget has `name`, `lesson`, `seed` and the numbers
@@ -100,7 +102,7 @@ def start_lesson(lesson: str, seed: int | None = None) -> SimpleNamespace:
 
 
 def start_exercises() -> None:
-    """Open an assignment, before Keras is imported: versions, TensorFlow without its start-up log, figures described.
+    """Open an assignment, before Keras is imported: versions, TensorFlow without its start-up log, a lesson's figures.
 
     Raises CourseError where a version is not supported, or Keras runs on another backend.
     """
@@ -121,7 +123,10 @@ def _open() -> dict:
     if keras.backend.backend() != "tensorflow":
         raise CourseError(f"Keras runs on {keras.backend.backend()} here, and this course needs TensorFlow: "
                           "set KERAS_BACKEND=tensorflow and restart the kernel.")
-    from cifar_helpers import alt  # here, for it needs NumPy, and what is missing is to be said before
+    import seaborn as sns  # here, as the next, for what is missing is to be said before
 
+    from cifar_helpers import alt
+
+    sns.set_palette("colorblind")
     alt.show_in_notebooks()
     return here

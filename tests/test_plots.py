@@ -6,8 +6,10 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
-from cifar_helpers import marks, plots
+from cifar_helpers import marks, plots, start_exercises
+from cifar_helpers.runs import LESSONS
 
 # Numbers out of range and layouts that do not fit are warned of with these two; a library's own deprecations are not.
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
@@ -196,3 +198,36 @@ def test_an_ablation_shows_what_is_far_below_as_a_number_at_the_edge():
     [axis] = drawn(plots.ablation(ABLATION + lost, "What ships")).axes
     assert [text.get_text() for text in axis.texts] == ["◀ 0.10"]
     assert axis.get_xlim()[0] > 0.5
+
+
+# What a reader without one kind of cone sees of linear RGB: Machado, Oliveira and Fernandes, IEEE TVCG 15, 2009.
+COLOUR_BLIND = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def distances(colours, seen):
+    """The CIELAB distance of each pair of colours as somebody with this colour vision sees them."""
+    linear = [np.where(np.array(colour) <= 0.04045, np.array(colour) / 12.92, ((np.array(colour) + 0.055) / 1.055)**2.4)
+              for colour in colours]
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = [to_xyz @ np.clip(np.array(seen) @ one, 0, 1) / (0.9505, 1, 1.089) for one in linear]
+    f = [np.where(one > 0.008856, np.cbrt(one), 7.787 * one + 16 / 116) for one in xyz]
+    lab = [np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)]) for x, y, z in f]
+    return [float(np.linalg.norm(one - other)) for one, other in itertools.combinations(lab, 2)]
+
+
+@pytest.mark.parametrize("seen", COLOUR_BLIND.values(), ids=COLOUR_BLIND)
+def test_readers_who_are_colour_blind_can_tell_the_models_apart(seen):
+    with plt.rc_context():
+        start_exercises()
+        cycle = plt.rcParams["axes.prop_cycle"].by_key()["color"][:len(LESSONS)]
+    own = [plots.PALETTE[number] for number in range(len(LESSONS))]
+    for colours in (own, [to_rgb(colour) for colour in cycle]):
+        assert min(distances(colours, seen)) > 10
+
+
+def test_the_distance_of_colours_finds_pairs_that_look_alike():
+    assert min(distances([to_rgb("tab:orange"), to_rgb("tab:green")], COLOUR_BLIND["protan"])) < 5
