@@ -40,7 +40,7 @@ def compare_histories(histories: dict[str, dict], title: str) -> plt.Figure:
                 axis.plot(epochs, history[f"val_{measure}"], color=colour, marker="o", markersize=4,
                           label=f"{name}, validation")
         axis.set(xlabel="epoch", ylabel=measure)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.suptitle(marked(title))
@@ -138,7 +138,7 @@ def spread(histories: dict[str, list[dict]], measure: str, title: str) -> plt.Fi
         axis.plot(epochs, values.mean(axis=0), color=colour, label=f"{name}, {len(found)} seed{'s' * (len(found) > 1)}")
         axis.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0)
     axis.set(xlabel="epoch", ylabel=measure.replace("val_", "validation "))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if histories:
         axis.legend(fontsize=8)
     axis.grid(alpha=0.3)

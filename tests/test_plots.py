@@ -200,6 +200,16 @@ def test_an_ablation_shows_what_is_far_below_as_a_number_at_the_edge():
     assert axis.get_xlim()[0] > 0.5
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 5, 20])
+def test_epochs_are_counted_in_whole_numbers(epochs):
+    history = {measure: [0.5] * epochs for measure in HISTORY}
+    for figure in (plots.compare_histories({"one": history}, ""), plots.spread({"one": [history]}, "loss", "")):
+        for axis in figure.axes:
+            low, high = axis.get_xlim()
+            ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]
+            assert ticks and all(tick == int(tick) for tick in ticks)
+
+
 # What a reader without one kind of cone sees of linear RGB: Machado, Oliveira and Fernandes, IEEE TVCG 15, 2009.
 COLOUR_BLIND = {
     "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],

@@ -96,7 +96,7 @@ def draw_curves(data: dict) -> plt.Figure:
                           alpha=1 / len(curves)**0.5, label=name if values is curves[0] else None)
         epochs = max(len(history["accuracy"]) for history in found)
         axis.set(title=label, xlabel="epoch", xlim=(0.5, epochs + 0.5))  # one epoch is a point, with room about it
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     for axis in axes.flat[len(runs):]:
         axis.set_axis_off()
     for axis in axes[:, 0]:
