@@ -8,12 +8,13 @@ from scipy import stats
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from cifar_helpers.machine import steady
 from cifar_helpers.marks import marked
 
 
 def predict_logits(model: keras.Model, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """The model's logits, float32 (n, classes), for uint8 images (n, 32, 32, 3), a batch at a time."""
-    dataset = tf.data.Dataset.from_tensor_slices(images).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    dataset = steady(tf.data.Dataset.from_tensor_slices(images).batch(batch_size).prefetch(2))
     return model.predict(dataset, verbose=0).astype(np.float32)
 
 

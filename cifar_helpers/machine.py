@@ -74,3 +74,15 @@ def prefer_bfloat16() -> str:
     able = bool({"avx512_bf16", "amx_bf16"} & _cpu()[1]) and not tf.config.list_physical_devices("GPU")
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": able})
     return "bfloat16" if able else "float32"
+
+
+def steady(dataset):
+    """The `tf.data.Dataset` without the thread that tunes its buffers, for which the end of a pass may have to wait.
+
+    That thread sleeps 10 ms, then twice as long each time, and the iterator waits until it is awake: passes take 0.3,
+    0.6, 1.3, 2.6 seconds and so on, up to twice what their work takes. `benchmarks/passes.py` shows it.
+    """
+    tf = import_tensorflow()
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)

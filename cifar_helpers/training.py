@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from cifar_helpers.data import Data, Split
 from cifar_helpers.errors import CourseError
+from cifar_helpers.machine import steady
 from cifar_helpers.paths import progress_file, read_arrays, whole_file
 
 PROGRESS_FORMAT = 1
@@ -35,7 +36,7 @@ def batches(split: Split, batch_size: int = 128, shuffle: bool = False, augment=
     if augment is not None:
         # one call at a time: random layers draw from a shared state, and parallel calls would race for it
         dataset = dataset.map(lambda images, labels: (augment(images), labels))
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return steady(dataset.prefetch(2))
 
 
 def _shuffled_by_epoch(split: Split, batch_size: int, seed: int, progress: "Progress") -> tf.data.Dataset:

@@ -212,7 +212,8 @@ assert (first != second).any()
 
 # %% [markdown]
 # Each pass over the pipeline has a new order: the two first batches differ. From now on `training.batches` does these
-# steps (`progress` is for lesson 2). This is all of it:
+# steps (`progress` is for lesson 2; `steady` stops the thread that would tune the number of batches ahead, because the
+# end of a pass may have to wait for it). This is all of it:
 
 # %%
 import inspect

@@ -12,6 +12,7 @@ import backbones
 import common
 import keras
 import ours
+import passes
 import predecessor_2
 import predecessor_3
 import predecessor_4
@@ -358,6 +359,14 @@ def test_backbones_take_turns_and_a_failure_is_told(monkeypatch, tmp_path, capsy
     failed.append("ours.py 5")
     assert common.main(backbones.measure, []) == 1
     assert capsys.readouterr().err == "Not measured: ours.py 5.\n"
+
+
+def test_passes_are_measured_for_real(monkeypatch, capsys):
+    monkeypatch.setattr(machine, "prefer_bfloat16", lambda: "float32")  # it would hold for every later test
+    passes.measure(["--passes", "2", "--images", "200,300"])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split()[-5] for row in rows] == ["is", "steady"] * 2  # "as it is"
+    assert all(0 < float(row.split()[-4]) <= float(row.split()[-2]) for row in rows)
 
 
 @pytest.mark.slow

@@ -9,12 +9,14 @@ import promise_4_killed
 import promise_7_nan
 import promise_8_long
 import pytest
+import tensorflow as tf
 from fixtures import files_limited_to
 from keras import layers
 
-from cifar_helpers import paths, runs, training
+from cifar_helpers import machine, paths, runs, training
 from cifar_helpers.data import Split
 from cifar_helpers.errors import CourseError
+from cifar_helpers.evaluation import predict_logits
 
 EPOCHS = 3
 
@@ -76,6 +78,22 @@ def orders(epochs, progress=None, wasted=0, seed=0):
             assert np.array_equal(images, labels)
             found[-1] += labels.numpy().tolist()
     return found
+
+
+def test_no_pass_waits_for_the_thread_that_tunes_a_pipeline():
+    numbers, passed = np.arange(40), []
+    for progress in (None, SimpleNamespace(seed=7, epoch=0)):
+        made = training.batches(Split(numbers, numbers), 16, shuffle=True, augment=lambda one: one, progress=progress)
+        assert made.options().autotune.enabled is False
+    model = SimpleNamespace(predict=lambda dataset, verbose: passed.append(dataset) or np.zeros((40, 10)))
+    predict_logits(model, numbers)
+    assert passed[0].options().autotune.enabled is False
+
+
+def test_a_steady_pipeline_gives_the_same():
+    dataset = tf.data.Dataset.range(10).map(lambda number: 2 * number).batch(3)
+    assert len(machine.steady(dataset)) == len(dataset) == 4
+    assert all((one == other).numpy().all() for one, other in zip(machine.steady(dataset), dataset, strict=True))
 
 
 @pytest.mark.parametrize("progress", [None, SimpleNamespace(seed=7, epoch=0)])
