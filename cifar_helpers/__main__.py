@@ -3,12 +3,14 @@
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 from cifar_helpers import __version__, archives, budgets, data, download, paths
 from cifar_helpers.errors import CourseError
 from cifar_helpers.lesson import version_faults
 
+SLOW = 3  # times the lessons' minutes: a student had better know
 DISK_NEEDED = 2_000_000_000  # bytes: caches of images and features, and six runs
 
 
@@ -19,7 +21,7 @@ def check() -> list[str]:
     if advice:
         print("versions   not as supported")
     else:
-        advice += _check_machine()
+        advice += _check_machine() + _check_speed()
     for part in (_check_budget, _check_data, _check_backbone, _check_folders):
         advice += part()
     return advice
@@ -33,6 +35,30 @@ def _check_machine() -> list[str]:
     print("machine   ", f"{here['cores']} cores, {here['processor']}, GPU: {', '.join(here['gpus']) or 'none'}, "
           f"convolutions in {machine.prefer_bfloat16()}")
     return [] if here["cores"] > 1 else ["One core only: expect twice the minutes that the lessons state."]
+
+
+def _check_speed() -> list[str]:
+    """Time a small net as lesson 6 does, beside what the reference results say of it."""
+    import numpy as np
+
+    from cifar_helpers import evaluation, models, reference
+
+    images, model = np.zeros((4_000, 32, 32, 3), np.uint8), models.FastCNN()
+    try:
+        there = reference.load_reference("fast", "laptop")[0]["run"]["milliseconds_per_image"]
+        evaluation.predict_logits(model, images[:100])  # the first call builds the graph
+        begun = time.perf_counter()
+        evaluation.predict_logits(model, images)
+        here = 1_000 * (time.perf_counter() - begun) / len(images)
+    except Exception as error:  # whatever TensorFlow raises where a driver or a processor does not serve
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        return [f"A small net cannot be timed ({why}): if lesson 2 fails too, install the course anew."]
+    print("speed     ", f"lesson 4's fast net takes {here:.2f} ms an image, and {there:.2f} where the lessons' minutes "
+          f"were measured: expect about {here / there:.1f} times those")
+    if here > SLOW * there:
+        return [f"This machine is some {here / there:.0f} times slower than the lessons say: close other programs, "
+                "plug it in, or take COURSE_BUDGET=smoke to look around."]
+    return []
 
 
 def _check_budget() -> list[str]:

@@ -13,8 +13,8 @@
 # | Budget | Minutes on two cores | Validation accuracy, first and second net |
 # |---|---|---|
 # | `smoke` | under 1 | says nothing |
-# | `laptop` | 3 | 0.62 to 0.68, 0.84 to 0.90 |
-# | `full` | 18 | 0.72 to 0.77, 0.91 to 0.96 |
+# | `laptop` | 2 | 0.62 to 0.68, 0.84 to 0.90 |
+# | `full` | 17 | 0.72 to 0.77, 0.91 to 0.96 |
 #
 # On a GPU the minutes have not been measured yet.
 

@@ -9,7 +9,7 @@ import pytest
 
 import cifar_helpers
 from cifar_helpers import __main__ as selfcheck
-from cifar_helpers import machine
+from cifar_helpers import evaluation, machine, reference
 
 HERE = {"cores": 4, "processor": "A Processor", "gpus": [], "system": "Any x86_64",
         "versions": {"python": "3.11.9", "tensorflow": "2.20.0", "keras": "3.11.0", "numpy": "2.2.0"}}
@@ -20,6 +20,7 @@ def folders(monkeypatch, tmp_path):
     """A machine on which all is well, with CIFAR-10 and a backbone at hand."""
     monkeypatch.setattr(machine, "describe", lambda: HERE)
     monkeypatch.setattr(machine, "prefer_bfloat16", lambda: "float32")  # it would hold for every later test
+    monkeypatch.setattr(evaluation, "predict_logits", lambda model, images: None)
     monkeypatch.setattr(selfcheck.shutil, "disk_usage", lambda _: SimpleNamespace(free=50e9))
     monkeypatch.setenv("COURSE_BUDGET", "smoke")
     monkeypatch.delenv("COURSE_OFFLINE", raising=False)
@@ -126,6 +127,35 @@ def test_a_full_disk_is_a_line_of_advice_a_folder(check, folders, monkeypatch):
 def test_a_single_core_is_a_line_of_advice(check, monkeypatch):
     monkeypatch.setattr(machine, "describe", lambda: HERE | {"cores": 1})
     assert_one_advice(check(), "One core only")
+
+
+@pytest.mark.parametrize(("times", "slow"), [(0.5, False), (2.9, False), (3.1, True)])
+def test_it_says_how_the_machine_compares(times, slow, check, monkeypatch):
+    there = reference.load_reference("fast", "laptop")[0]["run"]["milliseconds_per_image"]
+    now = [0.0]
+    monkeypatch.setattr(selfcheck.time, "perf_counter", lambda: now[0])
+
+    def predict(model, images):
+        now[0] += times * there / 1_000 * len(images)
+
+    monkeypatch.setattr(evaluation, "predict_logits", predict)
+    found = check()
+    assert f"takes {times * there:.2f} ms an image, and {there:.2f} where" in found[1]["speed"]
+    assert found[1]["speed"].endswith(f"expect about {times:.1f} times those")
+    if slow:
+        assert_one_advice(found, "some 3 times slower", "COURSE_BUDGET=smoke")
+    else:
+        assert (found[0], found[2]) == (0, [])
+
+
+def test_a_net_that_cannot_run_is_one_line_of_advice(check, monkeypatch):
+    def fail(model, images):
+        raise RuntimeError("no kernel for this device\nand a long trace")
+
+    monkeypatch.setattr(evaluation, "predict_logits", fail)
+    found = check()
+    assert_one_advice(found, "A small net cannot be timed (no kernel for this device)", "install the course anew")
+    assert "speed" not in found[1]
 
 
 @pytest.fixture
