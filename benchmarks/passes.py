@@ -14,6 +14,7 @@ import time
 import common
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from cifar_helpers import machine, models
 
@@ -22,8 +23,6 @@ KINDS = {"as it is": lambda dataset: dataset, "steady": machine.steady}
 
 def one_pass(model, images: np.ndarray, change) -> tuple[float, float]:
     """Wall and processor seconds of predicting all images."""
-    import tensorflow as tf
-
     dataset = change(tf.data.Dataset.from_tensor_slices(images).batch(100).prefetch(2))
     begun, worked = time.perf_counter(), time.process_time()
     model.predict(dataset, verbose=0)

@@ -82,7 +82,8 @@ def steady(dataset):
     That thread sleeps 10 ms, then twice as long each time, and the iterator waits until it is awake: passes take 0.3,
     0.6, 1.3, 2.6 seconds and so on, up to twice what their work takes. `benchmarks/passes.py` shows it.
     """
-    tf = import_tensorflow()
+    import tensorflow as tf  # whoever has a dataset has it already
+
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)

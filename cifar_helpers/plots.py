@@ -29,6 +29,12 @@ def image_grid(images: np.ndarray, titles, title: str, columns: int = 5) -> plt.
     return figure
 
 
+def _count_epochs(axis: plt.Axes) -> None:
+    """Name the x axis and count it in whole numbers, where there is one epoch too."""
+    axis.set_xlabel("epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
 def compare_histories(histories: dict[str, dict], title: str) -> plt.Figure:
     """Loss and accuracy an epoch, training dashed and validation solid, a colour a run."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
@@ -39,8 +45,8 @@ def compare_histories(histories: dict[str, dict], title: str) -> plt.Figure:
             if f"val_{measure}" in history:
                 axis.plot(epochs, history[f"val_{measure}"], color=colour, marker="o", markersize=4,
                           label=f"{name}, validation")
-        axis.set(xlabel="epoch", ylabel=measure)
-        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axis.set_ylabel(measure)
+        _count_epochs(axis)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.suptitle(marked(title))
@@ -137,8 +143,8 @@ def spread(histories: dict[str, list[dict]], measure: str, title: str) -> plt.Fi
         epochs = range(1, length + 1)
         axis.plot(epochs, values.mean(axis=0), color=colour, label=f"{name}, {len(found)} seed{'s' * (len(found) > 1)}")
         axis.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, linewidth=0)
-    axis.set(xlabel="epoch", ylabel=measure.replace("val_", "validation "))
-    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axis.set_ylabel(measure.replace("val_", "validation "))
+    _count_epochs(axis)
     if histories:
         axis.legend(fontsize=8)
     axis.grid(alpha=0.3)

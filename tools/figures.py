@@ -174,11 +174,11 @@ def draw_seeds(data: dict) -> plt.Figure:
 
 def _course(results: dict) -> tuple:
     models = {}
-    for budget in BUDGETS:
-        for name, found in results[budget]["runs"].items():
-            if values := tested(found):
-                models.setdefault(_plain(name), {})[budget] = [values, found[0]["run"]["train_seconds"]]
-    models = {_plain(name): models[_plain(name)] for name in LESSONS if _plain(name) in models}
+    for name in LESSONS:
+        runs = {budget: results[budget]["runs"].get(name, []) for budget in BUDGETS}
+        if at := {budget: [values, found[0]["run"]["train_seconds"]] for budget, found in runs.items()
+                  if (values := tested(found))}:
+            models[_plain(name)] = at
     said = (f"{label} " + ", ".join(f"{np.mean(values):.3f} at {budget} after {seconds:,.0f} s"
                                     for budget, (values, seconds) in at.items()) for label, at in models.items())
     return "course", draw_course, models, "Test accuracy of the course's models: " + _listed(said)
@@ -187,7 +187,6 @@ def _course(results: dict) -> tuple:
 def draw_course(data: dict) -> plt.Figure:
     figure, axis = plt.subplots(figsize=(9, 0.5 * len(data) + 1.3), layout="constrained")
     styles = {"laptop": ("o", plots.PALETTE[0]), "full": ("D", plots.PALETTE[1])}
-    named = set()
     for row, at in enumerate(data.values()):
         means = {budget: np.mean(values) for budget, (values, _) in at.items()}
         axis.plot(list(means.values()), [row] * len(means), color="0.6", linewidth=2, zorder=1)
@@ -195,13 +194,14 @@ def draw_course(data: dict) -> plt.Figure:
             marker, colour = styles[budget]
             axis.plot([min(values), max(values)], [row, row], color=colour, linewidth=5, alpha=0.4, zorder=2,
                       solid_capstyle="butt")
-            axis.plot(means[budget], row, marker, color=colour, markersize=8, zorder=3, linestyle="none",
-                      label=None if budget in named else f"budget {budget}")
+            axis.plot(means[budget], row, marker, color=colour, markersize=8, zorder=3)
             right = means[budget] == max(means.values())
             axis.annotate(f"{means[budget]:.3f}, {seconds:,.0f} s", (max(values) if right else min(values), row),
                           (9 if right else -9, 0), textcoords="offset points", va="center", fontsize=9,
                           ha="left" if right else "right")
-            named.add(budget)
+    for budget in (budget for budget in styles if any(budget in at for at in data.values())):
+        marker, colour = styles[budget]
+        axis.plot([], [], marker, color=colour, markersize=8, linestyle="none", label=f"budget {budget}")
     axis.set_yticks(range(len(data)), data)
     axis.set_ylim(len(data) - 0.4, -0.6)
     low, high = axis.get_xlim()
@@ -248,15 +248,16 @@ def _timed(result: dict) -> list | None:
 
 
 def draw_accuracy_seconds(data: dict) -> plt.Figure:
-    panels = list(dict.fromkeys(model["pair"] for model in data.values()))
+    panels = {}
+    for label, model in data.items():
+        panels.setdefault(model["pair"], {})[label] = model
     rows = -(-len(panels) // 2)
     columns = min(2, len(panels))
     figure, axes = plt.subplots(rows, columns, figsize=(5.5 * columns, 4.4 * rows + 0.4), sharex=True, sharey=True,
                                 squeeze=False, layout="constrained")
-    for axis, pair in zip(axes.flat, panels, strict=False):
-        colours = itertools.cycle(plots.PALETTE[:7])
-        for label, model in ((label, model) for label, model in data.items() if model["pair"] == pair):
-            colour, ours = next(colours), model["ours"]
+    for axis, (pair, models) in zip(axes.flat, panels.items(), strict=False):
+        for colour, (label, model) in zip(itertools.cycle(plots.PALETTE[:7]), models.items(), strict=False):
+            ours = model["ours"]
             for seconds, values in model["curves"]:
                 axis.plot(seconds, values, "-" if ours else ":", color=colour, linewidth=1, alpha=0.6)
             part = f" ({model['share']:.2%} of its training)" if model["share"] < 1 else ""

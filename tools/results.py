@@ -86,7 +86,7 @@ def _json(file: Path):
 # --- pages ---
 
 
-def blocks(results: dict, notebooks: Path, up: str = "") -> dict:
+def blocks(results: dict, notebooks: Path, alts: dict, up: str = "") -> dict:
     """For each block of a page the function that makes its text from what stands there.
 
     lessons      the table of lessons: its third column gets the minutes at the laptop budget, its fourth the badges
@@ -99,7 +99,7 @@ def blocks(results: dict, notebooks: Path, up: str = "") -> dict:
     faults       what `make faults` injected, and what was survived
     figure NAME  a figure of results/figures with its description
 
-    `up` leads from the page's folder to the repository's ("../").
+    `alts` are the figures' descriptions, and `up` leads from the page's folder to the repository's ("../").
     """
     made = {
         "lessons": lambda old: lesson_table(old, results["laptop"]["times"], notebooks,
@@ -112,7 +112,6 @@ def blocks(results: dict, notebooks: Path, up: str = "") -> dict:
         "backbones": lambda old: backbones(results["backbones"]),
         "faults": lambda old: faults_table(results["faults"]),
     }
-    alts = {name: alt for name, (_, _, alt) in figures.from_results(results).items()}
 
     def figure(name):
         if name not in alts:
@@ -195,16 +194,16 @@ def summary(results: dict) -> str:
         sizes = dict.fromkeys(f"{result['run']['parameters']:,}" for found in at for result in found[:1])
         row = [label(name)]
         for found in at:
-            row += [_mean_and_range(tested(found)) or "–",
+            row += [_mean_and_range(tested(found)),
                     f"{found[0]['run']['train_seconds']:,.0f} s" if found else "–"]
         rows.append([*row, " / ".join(sizes)])
     return table(head, rows) + "\n\nMeans, with the range where several seeds were trained. " + provenance(
         [result["run"] for runs in there.values() for found in runs.values() for result in found])
 
 
-def _mean_and_range(values: list[float]) -> str:
-    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}" if values else ""
+def _mean_and_range(values: list[float], counted: str = "") -> str:
+    spread = f" ({min(values):.3f} to {max(values):.3f}{counted})" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}" if values else "–"
 
 
 def comparison(results: dict, budget: str) -> str:
@@ -231,7 +230,7 @@ def comparison(results: dict, budget: str) -> str:
 def _over_seeds(values: list[float]) -> str:
     if len(values) < 2:
         return "one seed" if values else "–"
-    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f}, {len(values)} seeds)"
+    return _mean_and_range(values, f", {len(values)} seeds")
 
 
 def context(results: dict) -> str:
@@ -425,12 +424,12 @@ def _scripts(notebooks: Path) -> list[Path]:
 
 def texts(root: Path, results: dict) -> dict[Path, str]:
     """What the pages, the lessons' scripts and alt.json should say."""
-    found = {}
+    found, alts = {}, {name: alt for name, (_, _, alt) in figures.from_results(results).items()}
     for page in (page for page in PAGES if (root / page).is_file()):
-        made = blocks(results, root / "notebooks", "../" * page.count("/"))
+        made = blocks(results, root / "notebooks", alts, "../" * page.count("/"))
         found[root / page] = rewritten((root / page).read_text(encoding="utf-8"), made, page)
     found |= {script: with_rows(script, results) for script in _scripts(root / "notebooks")}
-    if alts := {name: alt for name, (_, _, alt) in figures.from_results(results).items()}:
+    if alts:
         found[root / "results" / "figures" / "alt.json"] = json.dumps(alts, indent=1, ensure_ascii=False) + "\n"
     return found
 
