@@ -27,7 +27,9 @@ PIECE = 4_096
 
 
 class Server:
-    """A loopback server of one file, with faults; `sent` counts the bytes of bodies, `asked` the places asked from.
+    """A loopback server of one file, with faults.
+
+    `sent` counts the bytes of bodies that were handed to the network, `asked` has the places asked from.
 
     raw      the file
     status   of the answer; another than 200 knows no ranges
@@ -81,9 +83,9 @@ class Server:
                 end = len(raw) if stop is None else min(len(raw), begin + stop())
                 while begin < end and not over.is_set():
                     piece = raw[begin:min(end, begin + min(PIECE, rate // 20 if rate else PIECE))]
+                    owner.sent += len(piece)  # before: whoever has received it must find it counted
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if framing == "chunked" else piece)
                     begin += len(piece)
-                    owner.sent += len(piece)
                     if rate:
                         over.wait(len(piece) / rate)
                 if stall and end < len(raw):
