@@ -110,9 +110,9 @@ def test_a_silent_server_is_passed_over(serve, archive, tmp_path):
 def test_silent_servers_are_given_up_within_the_seconds_however_many(archive, tmp_path):
     with fixtures.silent_server() as one, fixtures.silent_server() as two, fixtures.silent_server() as three:
         start = time.monotonic()
-        with pytest.raises(DataError, match=r"none of 3 hosts sent a byte within 1 s\): check the network"):
-            download.fetch(tmp_path / "cache", [(download.BINARY, url) for url in (one, two, three)], seconds=1.0)
-    assert time.monotonic() - start < 2.5
+        with pytest.raises(DataError, match=r"none of 3 hosts sent a byte within 2 s\): check the network"):
+            download.fetch(tmp_path / "cache", [(download.BINARY, url) for url in (one, two, three)], seconds=2.0)
+    assert time.monotonic() - start < 5  # one after another they would take six
     assert left_in(tmp_path) == ["a"]
 
 
